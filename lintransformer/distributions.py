@@ -1,0 +1,240 @@
+"""Distributions of prompts: the covariates of Table 1, a task vector, and how the responses follow.
+
+A prompt is drawn as x^(1..n+1) ~ D_X, w* ~ N(0, Sigma_w), y^(i) = <w*, x^(i)>. For linear attention only its
+Gram statistics matter (derivations/05-gram.md); for Gaussian covariates these are drawn directly: X X^T is a
+Wishart matrix, and Bartlett's decomposition needs d(d+1)/2 numbers in place of n d (derivations/02-task.md).
+
+Inside, arrays are laid out batch last, (d, n, B): every operation then runs along contiguous memory.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lintransformer.checks import (InputError, check_choice, check_finite_positive, check_positive_integer)
+from lintransformer.prompts import GramPrompts, Prompts
+from lintransformer.random import stream
+
+COVARIATES = {
+    "gaussian": "x ~ N(0, I_d)",
+    "spherical": "x ~ Unif(S^{d-1})",
+    "gamma": "x = sqrt(Gamma(shape, scale)) Unif(S^{d-1})",
+}
+
+
+@dataclass(frozen=True)
+class ResponseNetwork:
+    """A fixed random MLP, Linear(d, hidden)-ReLU-Linear(hidden, d): y = <w*, MLP(x)> (Appendix B).
+
+    Weights and biases are uniform on +-1/sqrt(fan-in), PyTorch's default for a Linear layer. `hidden` is 5 in
+    the paper and 10 in the authors' code.
+    """
+
+    hidden: int
+    seed: int = 0
+
+    def weights(self, dimension):
+        """(W1 (h, d), b1 (h,), W2 (d, h), b2 (d,)) in float64."""
+        rng = stream(self.seed, "response")
+        inner, outer = 1 / np.sqrt(dimension), 1 / np.sqrt(self.hidden)
+        return (rng.uniform(-inner, inner, (self.hidden, dimension)), rng.uniform(-inner, inner, self.hidden),
+                rng.uniform(-outer, outer, (dimension, self.hidden)), rng.uniform(-outer, outer, dimension))
+
+    def __call__(self, X):
+        """The distorted covariates, (d, count, B) to (d, count, B)."""
+        W1, b1, W2, b2 = (weight.astype(X.dtype) for weight in self.weights(len(X)))
+        hidden = np.maximum(np.einsum("hd,dib->hib", W1, X) + b1[:, None, None], 0)
+        return np.einsum("dh,hib->dib", W2, hidden) + b2[:, None, None]
+
+
+@dataclass(frozen=True)
+class PromptDistribution:
+    """How prompts are drawn.
+
+    Parameters
+    ----------
+    dimension : int, d
+    context_length : int, n
+    covariates : str, one of `COVARIATES`
+    gamma_shape, gamma_scale : float, k and theta of ||x||^2 ~ Gamma(k, theta), for `covariates="gamma"`
+    covariate_covariance : None or (d, d) nested sequence; x is multiplied by its Cholesky factor
+    task_covariance : None or (d, d) nested sequence; w* ~ N(0, task_covariance)
+    response : None (linear responses) or `ResponseNetwork`
+
+    Raises
+    ------
+    InputError : a value out of range, a covariance that is not symmetric positive definite.
+    """
+
+    dimension: int = 5
+    context_length: int = 20
+    covariates: str = "gaussian"
+    gamma_shape: float = 0.1
+    gamma_scale: float = 10.0
+    covariate_covariance: tuple | None = None
+    task_covariance: tuple | None = None
+    response: ResponseNetwork | None = None
+
+    def __post_init__(self):
+        check_positive_integer("dimension", self.dimension)
+        check_positive_integer("context_length", self.context_length)
+        check_choice("covariates", self.covariates, COVARIATES)
+        check_finite_positive("gamma_shape", self.gamma_shape)
+        check_finite_positive("gamma_scale", self.gamma_scale)
+        if self.response is not None:
+            check_positive_integer("response.hidden", self.response.hidden)
+        self._factors                                                        # a bad covariance fails here
+
+    @cached_property
+    def _factors(self):
+        """Cholesky factors of the two covariances, None for the identity."""
+        return tuple(_cholesky(name, getattr(self, name), self.dimension)
+                     for name in ("covariate_covariance", "task_covariance"))
+
+    def draw(self, rng, size, dtype=np.float64):
+        """`size` prompts as token matrices."""
+        return TokenSampler(self, size, dtype).draw(rng)
+
+    def draw_gram(self, rng, size, dtype=np.float64):
+        """`size` prompts as Gram statistics, the same distribution as `draw(...).gram()`."""
+        return GramSampler(self, size, dtype).draw(rng)
+
+    def sampler(self, size, dtype=np.float64, form="gram"):
+        """A sampler with buffers of its own: each draw overwrites the one before (for training loops)."""
+        return SAMPLERS[check_choice("form of the prompts", form, SAMPLERS)](self, size, dtype)
+
+
+class TokenSampler:
+    """Draws token matrices into one set of buffers; a draw is valid until the next one."""
+
+    def __init__(self, distribution, size, dtype):
+        self.distribution, self.dtype = distribution, _float_dtype(dtype)
+        check_positive_integer("batch size", size)
+        d, n = distribution.dimension, distribution.context_length
+        self._X, self._radius = np.empty((d, n + 1, size), dtype), np.empty((n + 1, size), dtype)
+        self._w, self._Z = np.empty((d, size), dtype), np.zeros((d + 1, n + 1, size), dtype)
+        self._target = np.empty(size, dtype)
+        self._prompts = Prompts(np.moveaxis(self._Z, -1, 0), self._target)
+
+    def draw(self, rng):
+        d = self.distribution.dimension
+        X, w = self._draw_covariates(rng), self._draw_tasks(rng)
+        response = X if self.distribution.response is None else self.distribution.response(X)
+        self._Z[:d] = X
+        np.einsum("db,dib->ib", w, response[:, :-1], out=self._Z[d, :-1])
+        np.einsum("db,db->b", w, response[:, -1], out=self._target)
+        return self._fresh()
+
+    def _fresh(self):
+        self._prompts.__dict__.pop("_gram", None)                            # the cached Gram matrix is stale
+        return self._prompts
+
+    def _draw_covariates(self, rng):
+        rng.standard_normal(out=self._X, dtype=self.dtype)
+        if self.distribution.covariates != "gaussian":
+            np.einsum("dib,dib->ib", self._X, self._X, out=self._radius)
+            scale = np.sqrt(self._radius, out=self._radius)
+            np.divide(1, scale, out=scale)
+            if self.distribution.covariates == "gamma":
+                scale *= np.sqrt(self._draw_gamma(rng))
+            self._X *= scale
+        return _transform(self.distribution._factors[0], self._X)
+
+    def _draw_gamma(self, rng):
+        gamma = rng.standard_gamma(self.distribution.gamma_shape, self._radius.shape, dtype=self.dtype)
+        return np.multiply(gamma, self.distribution.gamma_scale, out=gamma)
+
+    def _draw_tasks(self, rng):
+        rng.standard_normal(out=self._w, dtype=self.dtype)
+        return _transform(self.distribution._factors[1], self._w)
+
+
+class GramSampler:
+    """Draws Gram statistics into one set of buffers; a draw is valid until the next one.
+
+    Gaussian covariates with linear responses: Bartlett's decomposition, at a cost that does not depend on n.
+    Everything else: through token matrices.
+    """
+
+    def __init__(self, distribution, size, dtype):
+        self.distribution, self.dtype = distribution, _float_dtype(dtype)
+        check_positive_integer("batch size", size)
+        d, n = distribution.dimension, distribution.context_length
+        self._direct = distribution.covariates == "gaussian" and distribution.response is None
+        if not self._direct:
+            self._tokens = TokenSampler(distribution, size, dtype)
+        self._factor = np.zeros((d, min(d, n), size), dtype)                 # lower trapezoidal, X X^T = A A^T
+        self._w_and_x = np.empty((2, d, size), dtype)
+        self._G, self._z = np.empty((d + 1, d + 1, size), dtype), np.zeros((d + 1, size), dtype)
+        self._target = np.empty(size, dtype)
+        self._prompts = GramPrompts(np.moveaxis(self._G, -1, 0), np.moveaxis(self._z, -1, 0), self._target, n)
+
+    def draw(self, rng):
+        if self._direct:
+            self._draw_wishart(rng)
+        else:
+            self._draw_through_tokens(rng)
+        return self._prompts
+
+    def _draw_wishart(self, rng):
+        d, G = self.distribution.dimension, self._G
+        A = _transform(self.distribution._factors[0], self._draw_bartlett(rng))
+        rng.standard_normal(out=self._w_and_x, dtype=self.dtype)
+        w = _transform(self.distribution._factors[1], self._w_and_x[0])
+        x = _transform(self.distribution._factors[0], self._w_and_x[1])
+        np.einsum("ikb,jkb->ijb", A, A, out=G[:d, :d])                       # S = X X^T
+        np.einsum("ijb,jb->ib", G[:d, :d], w, out=G[:d, d])                  # s = X y, since y = X^T w
+        G[d, :d] = G[:d, d]
+        np.einsum("ib,ib->b", G[d, :d], w, out=G[d, d])                      # y^T y
+        self._z[:d] = x
+        np.einsum("ib,ib->b", w, x, out=self._target)
+
+    def _draw_bartlett(self, rng):
+        """A (d, min(d, n), B) with A A^T ~ Wishart_d(I, n); derivations/02-task.md, eq. 2.9."""
+        A, n = self._factor, self.distribution.context_length
+        for i, row in enumerate(A):
+            rng.standard_normal(out=row[:i], dtype=self.dtype)
+            if i < n:
+                rng.standard_gamma((n - i) / 2, out=row[i], dtype=self.dtype)
+        diagonal = np.einsum("iib->ib", A[:A.shape[1]])                      # a view: chi_{n-i} = sqrt(2 Gamma)
+        np.multiply(diagonal, 2, out=diagonal)
+        np.sqrt(diagonal, out=diagonal)
+        return A
+
+    def _draw_through_tokens(self, rng):
+        prompts = self._tokens.draw(rng)
+        Z = np.moveaxis(prompts.Z, 0, -1)
+        np.einsum("inb,jnb->ijb", Z[:, :-1], Z[:, :-1], out=self._G)
+        self._z[...], self._target[...] = Z[:, -1], prompts.target
+
+
+SAMPLERS = {"gram": GramSampler, "tokens": TokenSampler}
+
+
+def _transform(factor, values):
+    """Multiply the first axis by a Cholesky factor; None is the identity and costs nothing."""
+    if factor is None:
+        return values
+    return np.einsum("ij,j...->i...", factor.astype(values.dtype), values)
+
+
+def _cholesky(name, covariance, dimension):
+    if covariance is None:
+        return None
+    matrix = np.asarray(covariance, dtype=np.float64)
+    if matrix.shape != (dimension, dimension):
+        raise InputError(f"{name} must have shape {(dimension, dimension)}, not {matrix.shape}")
+    try:
+        factor = np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        factor = None
+    if factor is None or not np.allclose(matrix, matrix.T):
+        raise InputError(f"{name} must be symmetric positive definite, not {matrix.tolist()}")
+    return factor
+
+
+def _float_dtype(dtype):
+    dtype = np.dtype(dtype)
+    check_choice("dtype", dtype.name, ["float32", "float64"])
+    return dtype

@@ -1,0 +1,87 @@
+"""What stands around the scores S = Z^T Q Z: nothing (linear attention), a ReLU, or a softmax.
+
+Conventions
+-----------
+S (..., N, N, B): row i is the key, column j the query, N = n + 1 tokens, the last one the query token x^(n+1).
+The paper puts the activation "outside Z^T Q Z"; the authors apply it over all N keys, and only then does the
+mask M of eq. 7 drop the query token as a key (mask="after", the default). With mask="before" the query token
+is no key to begin with: the softmax normalises over the n context tokens. For linear and ReLU attention, which
+act on each score alone, both are the same. Derivations: derivations/07-softmax-relu.md.
+
+An activation is four functions. Its Jacobian is symmetric in all three cases, so that `pull` serves both the
+backward pass and the tangent of the forward pass:
+    value(S) -> R             pull(R, dR) -> dS
+    pull_tangent(R, tR, dR, tdR) -> tdS, the derivative of pull along a tangent (tR of R, tdR of dR)
+"""
+
+import numpy as np
+
+
+class Linear:
+    """R = S."""
+
+    polynomial = True
+
+    def value(self, S):
+        return S
+
+    def pull(self, R, dR):
+        return dR
+
+    def pull_tangent(self, R, tR, dR, tdR):
+        return tdR
+
+
+class ReLU:
+    """R = max(S, 0). On a kink, S = 0, the derivative is taken as 0, as PyTorch does (our choice: documented)."""
+
+    polynomial = False
+
+    def value(self, S):
+        return np.where(S.real > 0, S, 0 * S)
+
+    def pull(self, R, dR):
+        return np.where(R.real > 0, dR, 0 * dR)
+
+    def pull_tangent(self, R, tR, dR, tdR):
+        return self.pull(R, tdR)                                             # the second derivative is zero
+
+
+class Softmax:
+    """R_ij = exp(S_ij) / sum_k exp(S_kj), over the keys: each query's column sums to 1."""
+
+    polynomial = False
+
+    def value(self, S):
+        shift = S.real.max(axis=-3, keepdims=True)                           # a constant: it cancels in R
+        weights = np.exp(S - shift)
+        weights /= weights.sum(axis=-3, keepdims=True)
+        return weights
+
+    def pull(self, R, dR):
+        return R * (dR - _over_keys(R, dR))
+
+    def pull_tangent(self, R, tR, dR, tdR):
+        moved = _over_keys(tR, dR) + _over_keys(R, tdR)
+        return tR * (dR - _over_keys(R, dR)) + R * (tdR - moved)
+
+
+class ContextSoftmax(Softmax):
+    """The softmax over the n context keys only; the query token, as a key, has weight 0."""
+
+    def value(self, S):
+        context = super().value(S[..., :-1, :, :])
+        return np.concatenate([context, np.zeros_like(S[..., -1:, :, :])], axis=-3)
+
+
+def _over_keys(R, dR):
+    """sum_i R_ij dR_ij, kept as a row."""
+    return np.einsum("...ijb,...ijb->...jb", R, dR)[..., None, :, :]
+
+
+# (attention, mask) -> activation; the keys are what build_model accepts.
+ACTIVATIONS = {
+    ("linear", "after"): Linear, ("linear", "before"): Linear,
+    ("relu", "after"): ReLU, ("relu", "before"): ReLU,
+    ("softmax", "after"): Softmax, ("softmax", "before"): ContextSoftmax,
+}
