@@ -76,6 +76,12 @@ class PromptDistribution:
     task_covariance: tuple | None = None
     response: ResponseNetwork | None = None
 
+    @classmethod
+    def from_config(cls, config):
+        """A distribution from plain JSON values: `response` as a dict, covariances as nested lists."""
+        response = config.get("response")
+        return cls(**{**config, "response": response and ResponseNetwork(**response)})
+
     def __post_init__(self):
         check_positive_integer("dimension", self.dimension)
         check_positive_integer("context_length", self.context_length)

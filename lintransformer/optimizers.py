@@ -1,0 +1,139 @@
+"""Optimizers as pure functions of one flat vector, and joint gradient clipping.
+
+Each optimizer is a small frozen record with two methods, after optax's design:
+    init(theta) -> state                    update(state, theta, gradient) -> (theta_next, state_next)
+Nothing is changed in place. Conventions are the authors' code's (PyTorch's); derivations/10-optimizers.md.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lintransformer.checks import InputError, check_choice, check_finite_positive, check_fraction
+
+
+class NoState(NamedTuple):
+    """The state of an optimizer that remembers nothing."""
+
+
+class Velocity(NamedTuple):
+    velocity: np.ndarray
+
+
+class Moments(NamedTuple):
+    step: int
+    first: np.ndarray
+    second: np.ndarray
+
+
+@dataclass(frozen=True)
+class SGD:
+    """theta <- theta - learning_rate v, with v <- momentum v + g (eq. 10.2: no dampening, as in PyTorch).
+
+    Parameters
+    ----------
+    learning_rate : float, > 0
+    momentum : float in [0, 1); 0.9 is the paper's SGDM, 0 plain SGD
+    """
+
+    learning_rate: float
+    momentum: float = 0.0
+
+    def __post_init__(self):
+        check_finite_positive("learning_rate", self.learning_rate)
+        check_fraction("momentum", self.momentum)
+
+    def init(self, theta):
+        return Velocity(np.zeros_like(theta))
+
+    def update(self, state, theta, gradient):
+        velocity = self.momentum * state.velocity + gradient
+        return theta - self.learning_rate * velocity, Velocity(velocity)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with bias correction; epsilon stands outside the root (eq. 10.4). No weight decay.
+
+    Parameters
+    ----------
+    learning_rate : float, > 0
+    beta1, beta2 : float in [0, 1); 0.9 and 0.9 in the paper (Appendix A)
+    epsilon : float, >= 0; 1e-8 in the authors' code
+    """
+
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.9
+    epsilon: float = 1e-8
+
+    def __post_init__(self):
+        check_finite_positive("learning_rate", self.learning_rate)
+        check_fraction("beta1", self.beta1)
+        check_fraction("beta2", self.beta2)
+        check_finite_positive("epsilon", self.epsilon, zero_allowed=True)
+
+    def init(self, theta):
+        return Moments(0, np.zeros_like(theta), np.zeros_like(theta))
+
+    def update(self, state, theta, gradient):
+        step = state.step + 1
+        first = self.beta1 * state.first + (1 - self.beta1) * gradient
+        second = self.beta2 * state.second + (1 - self.beta2) * gradient**2
+        direction = first / (1 - self.beta1**step)
+        scale = np.sqrt(second / (1 - self.beta2**step)) + self.epsilon
+        return theta - self.learning_rate * direction / scale, Moments(step, first, second)
+
+
+@dataclass(frozen=True)
+class SignDescent:
+    """theta <- theta - learning_rate sign(g): Adam with beta1 = beta2 = epsilon = 0 (eq. 10.5)."""
+
+    learning_rate: float
+
+    def __post_init__(self):
+        check_finite_positive("learning_rate", self.learning_rate)
+
+    def init(self, theta):
+        return NoState()
+
+    def update(self, state, theta, gradient):
+        return theta - self.learning_rate * np.sign(gradient), state
+
+
+OPTIMIZERS = {"sgd": SGD, "adam": Adam, "sign": SignDescent}
+
+
+def make_optimizer(name, **options):
+    """An optimizer by name, for configurations: "sgd" (learning_rate, momentum), "adam", "sign"."""
+    kind = OPTIMIZERS[check_choice("optimizer", name, OPTIMIZERS)]
+    unknown = sorted(set(options) - set(kind.__dataclass_fields__))
+    if unknown:
+        raise InputError(f"optimizer {name!r} has no option {unknown[0]!r}; "
+                         f"allowed: {', '.join(kind.__dataclass_fields__)}")
+    return kind(**options)
+
+
+def clip(gradient, threshold):
+    """Scale the whole gradient so that its norm is at most `threshold` (eq. 10.6).
+
+    Parameters
+    ----------
+    gradient : array (p,), all parameters together: the joint norm is meant, not one norm a matrix
+    threshold : float > 0, or None for no clipping; 1 in the paper, 0.1 for spherical covariates in the
+        authors' code
+
+    Returns
+    -------
+    clipped : array (p,)
+    norm : float, the norm before clipping
+
+    Notes
+    -----
+    The factor is min(1, threshold / (norm + 1e-6)), as in PyTorch's clip_grad_norm_ ("authors' code").
+    """
+    norm = np.sqrt(gradient @ gradient)
+    if threshold is None:
+        return gradient, norm
+    return gradient * min(1.0, float(threshold / (norm + 1e-6))), norm

@@ -1,0 +1,94 @@
+"""Value and gradient again and again: one set of buffers, and the fast path where there is one.
+
+Training, gradient noise and difference quotients evaluate the same model on batches of the same size many
+thousand times. A `Workspace` keeps the buffers between calls. For linear attention in Gram form, block or
+separate parametrisation, no embedding, it runs `lintransformer/models/block.py`; for every other model the
+reference of `lintransformer/objective.py`. The numbers are the same up to rounding.
+"""
+
+import numpy as np
+
+from lintransformer.checks import InputError, check_choice, check_positive_integer
+from lintransformer.models.block import BlockGramKernel
+from lintransformer.objective import prompt_losses, value_and_gradient
+
+# Larger batches go through in chunks, so that memory stays bounded: at most this much for one (d, d, c) array.
+CHUNK_BYTES = 2_000_000
+
+
+class Workspace:
+    """Evaluates f and its gradient for one model, batch size and dtype.
+
+    Parameters
+    ----------
+    model : `Transformer`
+    batch_size : int, B
+    dtype : "float32" or "float64"; theta and batches are converted to it
+    chunk : None or int, prompts worked on at a time (our choice by default)
+    """
+
+    def __init__(self, model, batch_size, dtype="float64", chunk=None):
+        self.model, self.batch_size = model, check_positive_integer("batch size", batch_size)
+        self.dtype = np.dtype(dtype)
+        check_choice("dtype", self.dtype.name, ["float32", "float64"])
+        self.is_fast = (model.form_name == "gram" and model.embedding is None
+                        and model.parametrization.name in ("block", "separate"))
+        self._kernels = {}
+        self._chunk = chunk or _chunk_size(model, self.dtype)
+
+    def value_and_gradient(self, theta, batch):
+        """f(theta) as a float and its gradient (p,), a fresh array of the workspace's dtype."""
+        theta = self._checked(theta, batch)
+        if not self.is_fast:
+            value, gradient = value_and_gradient(self.model, theta, batch)
+            return float(value), gradient
+        gram, (P, Q) = batch.gram(), self._matrices(theta, batch)
+        dP, dQ = np.zeros_like(P), np.zeros_like(Q)
+        value = 0.0
+        for kernel, part in self._chunks():
+            residual = self._residual(kernel, P, Q, gram, part)
+            value += float(residual @ residual)
+            kernel.backward(P, Q, np.multiply(residual, 2 / self.batch_size, out=residual), dP, dQ)
+        dQ /= gram.context_length
+        return value / self.batch_size, self.model.parametrization.pullback(theta, dP, dQ)
+
+    def prompt_losses(self, theta, batch):
+        """The squared error of every prompt (B,), a fresh array."""
+        theta = self._checked(theta, batch)
+        if not self.is_fast:
+            return prompt_losses(self.model, theta, batch)
+        gram, (P, Q) = batch.gram(), self._matrices(theta, batch)
+        residuals = [self._residual(kernel, P, Q, gram, part).copy() for kernel, part in self._chunks()]
+        return np.concatenate(residuals)**2
+
+    def _residual(self, kernel, P, Q, gram, part):
+        prediction = kernel.forward(P, Q, np.moveaxis(gram.G, 0, -1)[..., part], np.moveaxis(gram.z, 0, -1)[..., part])
+        prediction -= gram.target[part]
+        return prediction
+
+    def _matrices(self, theta, batch):
+        P, Q = self.model.parametrization.matrices(theta)
+        return P, Q / batch.gram().context_length
+
+    def _chunks(self):
+        for start in range(0, self.batch_size, self._chunk):
+            stop = min(start + self._chunk, self.batch_size)
+            yield self._kernel(stop - start), slice(start, stop)
+
+    def _kernel(self, size):
+        """One kernel for whole chunks, one for the rest of the batch."""
+        if size not in self._kernels:
+            shape = self.model.parametrization
+            self._kernels[size] = BlockGramKernel(shape.layers, shape.heads, shape.dimension, size, self.dtype)
+        return self._kernels[size]
+
+    def _checked(self, theta, batch):
+        if batch.size != self.batch_size:
+            raise InputError(f"batch holds {batch.size} prompts, but the workspace was made for {self.batch_size}")
+        if batch.dimension != self.model.dimension:
+            raise InputError(f"batch has dimension {batch.dimension}, but the model has dimension {self.model.dimension}")
+        return self.model.check_theta(theta).astype(self.dtype, copy=False)
+
+
+def _chunk_size(model, dtype):
+    return max(64, CHUNK_BYTES // (model.dimension**2 * dtype.itemsize))
