@@ -1,0 +1,145 @@
+"""What every figure shares: what a figure is, how it looks, and how it is written to disk.
+
+A figure reads stored traces and never trains. Colours are Okabe and Ito's, which stay apart for colour-blind
+readers; line styles differ as well, for print without colour.
+"""
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lintransformer.checks import check_choice
+from lintransformer.paper.cells import Cell, Trace
+from lintransformer.paper.options import Options
+from lintransformer.paper.store import plain, write_file
+
+FORMATS = ("png", "pdf", "svg")
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+LOOKS = {"SGDM": {"color": BLUE, "linestyle": "--"}, "Adam": {"color": RED, "linestyle": "-"},
+         "linear": {"color": RED, "linestyle": "-"}, "softmax": {"color": GREEN, "linestyle": "-."}}
+STYLE = {"font.size": 13, "axes.titlesize": 14, "axes.labelsize": 13, "legend.fontsize": 12,
+         "lines.linewidth": 2.2, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3,
+         "axes.spines.top": False, "axes.spines.right": False, "axes.formatter.useoffset": False,
+         "figure.dpi": 100, "savefig.dpi": 150, "pdf.fonttype": 42, "svg.hashsalt": "lintransformer"}
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+            "svg": {"Date": None}}            # no dates: equal numbers give equal files
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn figure.
+
+    Attributes
+    ----------
+    figure : matplotlib.figure.Figure
+    table : list of dict
+        The numbers shown, one row each, all with the same keys: the CSV.
+    caption : dict
+        What is shown: definitions, bands, seeds, settings, what was left out: the JSON.
+    """
+    figure: object
+    table: list
+    caption: dict
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper: which cells it needs and how it is drawn from their traces.
+
+    Attributes
+    ----------
+    id, title : str
+        "fig2", and a title of one line.
+    paper : str
+        What the paper shows there, in few words.
+    cells : callable
+        ``cells(options) -> list of Cell``.
+    draw : callable
+        ``draw(get, options) -> Drawing``, where ``get(cell)`` is its `Trace`; a cell that failed has status
+        "failed" or "missing" and no arrays.
+    settings : tuple of str
+        The settings it shows.
+    """
+    id: str
+    title: str
+    paper: str
+    cells: Callable[[Options], list]
+    draw: Callable[[Callable[[Cell], Trace], Options], Drawing]
+    settings: tuple = field(default=())
+
+
+def check_formats(formats) -> tuple[str, ...]:
+    """Return the picture formats, each once; raise `InputError` for one that is not known."""
+    return tuple(dict.fromkeys(check_choice("format", name, FORMATS) for name in formats))
+
+
+def axes_row(columns: int, rows: int = 1, *, width: float = 4.6, height: float = 3.9):
+    """Return a figure and its (rows, columns) axes, in the shared style; no window and no global state."""
+    from matplotlib.figure import Figure as Canvas
+    with shared_style():
+        figure = Canvas(figsize=(width * columns, height * rows), layout="constrained")
+        return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+@contextlib.contextmanager
+def shared_style():
+    """Draw with our style whatever the reader's matplotlibrc says: equal numbers, equal files."""
+    import matplotlib
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def note(axes, lines):
+    """Write a remark into a panel, where curves that fall leave room: the upper right."""
+    if lines:
+        axes.text(0.97, 0.97, "\n".join(lines), transform=axes.transAxes, ha="right", va="top", fontsize=10,
+                  bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": "0.7", "alpha": 0.9})
+
+
+def csv_text(rows) -> str:
+    """Return the rows as CSV: floats in full (``repr``), None and NaN empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def _cell(value):
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else repr(float(value))
+    return "" if value is None else value
+
+
+def write_drawing(folder: Path, figure: Figure, drawing: Drawing, formats) -> list[Path]:
+    """Write ``ID.csv``, ``ID.json`` and the pictures; return their paths.
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be written.
+    """
+    folder = Path(folder)
+    caption = {"id": figure.id, "title": figure.title, "paper": figure.paper, **drawing.caption}
+    files = {"csv": csv_text(drawing.table),
+             "json": json.dumps(plain(caption), indent=1, allow_nan=False) + "\n"}
+    files.update((name, picture(drawing.figure, name)) for name in formats)
+    return [write_file(folder / f"{figure.id}.{name}", data) for name, data in files.items()]
+
+
+def picture(figure, format: str) -> bytes:
+    """Return a matplotlib figure as the bytes of a file, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with shared_style():
+        figure.savefig(buffer, format=format, metadata=METADATA[format])
+    return buffer.getvalue()

@@ -1,0 +1,143 @@
+"""Loss curves: log loss against iteration; each curve is the mean over seeds of its training runs."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from lintransformer.paper.figures.base import LOOKS, Drawing, Figure, axes_row, note
+from lintransformer.paper.options import OPTIMIZERS, Options
+from lintransformer.paper.settings import SETTINGS
+from lintransformer.paper.training_cells import EVALUATION_PROMPTS, EVALUATION_SEEDS, training_cell
+from lintransformer.training import TRIMMED
+
+OVER_PROMPTS = {"mean": "evaluation_mean", "median": "evaluation_median", "trimmed": "evaluation_trimmed"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve of a panel; its label decides its colour and line style (`LOOKS`)."""
+    label: str
+    setting: str
+    optimizer: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A title and the curves under it."""
+    title: str
+    curves: tuple[Curve, ...]
+
+
+def optimizer_panels(*settings) -> tuple[Panel, ...]:
+    """Return one panel for each setting, with SGDM and Adam."""
+    return tuple(Panel(SETTINGS[name].title,
+                       tuple(Curve(label, name, optimizer) for optimizer, label in OPTIMIZERS.items()))
+                 for name in settings)
+
+
+def loss_figure(id: str, title: str, paper: str, panels: tuple[Panel, ...]) -> Figure:
+    """Return a figure of loss curves."""
+    settings = tuple(dict.fromkeys(curve.setting for panel in panels for curve in panel.curves))
+    return Figure(id, title, paper, partial(loss_cells, id, settings, panels),
+                  partial(draw_losses, id, settings, panels), settings)
+
+
+def shown_panels(id, settings, panels, options: Options) -> list[Panel]:
+    """Return the panels whose settings are all asked for."""
+    chosen = options.chosen(id, settings)
+    return [panel for panel in panels if all(curve.setting in chosen for curve in panel.curves)]
+
+
+def loss_cells(id, settings, panels, options: Options) -> list:
+    """Return the training cells of every curve."""
+    return [cell for panel in shown_panels(id, settings, panels, options) for curve in panel.curves
+            for cell in curve_cells(curve, options)]
+
+
+def curve_cells(curve: Curve, options: Options) -> list:
+    """Return a curve's training cells, one for each seed."""
+    return [training_cell(options, curve.setting, curve.optimizer, seed) for seed in options.training_seeds]
+
+
+def over_seeds(values) -> dict:
+    """Return mean, standard deviation (divisor seeds - 1; NaN for one seed), min and max over axis 0."""
+    std = np.std(values, axis=0, ddof=1) if len(values) > 1 else np.full(np.shape(values)[1:], np.nan)
+    return {"mean": np.mean(values, axis=0), "std": std,
+            "min": np.min(values, axis=0), "max": np.max(values, axis=0)}
+
+
+def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
+    """Draw the panels: the mean over seeds, in a band of a quarter of the standard deviation either way."""
+    panels = shown_panels(id, settings, panels, options)
+    figure, axes = axes_row(len(panels))
+    table, final, left_out = [], [], []
+    for axis, panel in zip(axes[0], panels, strict=True):
+        remarks = []
+        for curve in panel.curves:
+            traces = [(cell, get(cell)) for cell in curve_cells(curve, options)]
+            used = [trace for _, trace in traces if trace.status == "done"]
+            missing = [f"{curve.label} seed {cell.config['seed']}: {trace.status}" for cell, trace in traces
+                       if trace.status != "done"]
+            remarks += missing
+            left_out += [f"{panel.title}, {line}" for line in missing]
+            if used:
+                rate = traces[0][0].config["optimizer"]["learning_rate"]
+                _draw_curve(axis, used, f"{curve.label}, rate {rate:g}", LOOKS[curve.label])
+                table += _rows(curve, used)
+                final.append(_final(curve, rate, traces))
+        axis.set(title=panel.title, xlabel="iteration", yscale="log", xlim=(0, options.training_steps))
+        note(axis, ["left out of the mean:", *remarks] if remarks else [])
+        if axis.lines:
+            axis.legend(loc="lower left")
+    axes[0, 0].set_ylabel("loss on the fixed batch (log scale)")
+    return Drawing(figure, table, _caption(options, final, left_out))
+
+
+def _draw_curve(axis, traces, label, look):
+    step, values = traces[0]["step"], over_seeds([trace["evaluation_mean"][0] for trace in traces])
+    axis.plot(step, values["mean"], label=label, **look)
+    if len(traces) > 1:
+        axis.fill_between(step, values["mean"] - values["std"] / 4, values["mean"] + values["std"] / 4,
+                          color=look["color"], alpha=0.25, linewidth=0)
+
+
+def _rows(curve, traces) -> list:
+    """Return a curve's table: each evaluation batch, statistic over its prompts, and recorded step."""
+    rows = []
+    for batch, evaluation_seed in enumerate(EVALUATION_SEEDS):
+        for name, array in OVER_PROMPTS.items():
+            values = over_seeds([trace[array][batch].astype(float) for trace in traces])
+            rows += [{"setting": curve.setting, "optimizer": curve.optimizer,
+                      "evaluation_seed": evaluation_seed, "over_prompts": name, "step": int(step),
+                      "seeds": len(traces), **{key: value[index] for key, value in values.items()}}
+                     for index, step in enumerate(traces[0]["step"])]
+    return rows
+
+
+def _final(curve, rate, traces) -> dict:
+    """Return where a curve ends, on the batch that is drawn: the statistics, and each seed's value."""
+    ends = {cell.config["seed"]: float(trace["evaluation_mean"][0][-1]) for cell, trace in traces
+            if trace.status == "done"}
+    statistics = {name: float(value) for name, value in over_seeds(list(ends.values())).items()}
+    return {"curve": curve.label, "setting": curve.setting, "learning_rate": rate, **statistics,
+            "by_seed": ends, "cells": [cell.key for cell, _ in traces]}
+
+
+def _caption(options, final, left_out) -> dict:
+    return {
+        "curve": f"mean over seeds of the mean squared error on one fixed batch of {EVALUATION_PROMPTS} "
+                 f"prompts (evaluation seed {EVALUATION_SEEDS[0]}), on a logarithmic axis",
+        "band": "mean +- std/4 over seeds (authors' code); std with divisor seeds - 1",
+        "table": "for each evaluation batch and each statistic over its prompts (mean; median; mean without "
+                 f"the largest and the smallest {TRIMMED:.0%}): mean, std, min and max over seeds",
+        "evaluation_seeds": list(EVALUATION_SEEDS), "evaluation_prompts": EVALUATION_PROMPTS,
+        "configuration": options.configuration, "final": final, "left_out": left_out}
+
+
+FIGURES = (
+    loss_figure("fig2", "Loss against iteration, SGDM and Adam",
+                "Log loss against iteration for SGDM and Adam in Settings 1, 2, 3: Adam ends lower in each.",
+                optimizer_panels("S1", "S2", "S3")),
+)

@@ -1,0 +1,81 @@
+"""The manifest of a results folder: what was asked for, by which commands, with what, on which machine."""
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+
+from lintransformer.paper.environment import machine, versions
+from lintransformer.paper.options import Options
+from lintransformer.paper.store import Damaged, Store, StoreError
+
+
+class Manifest:
+    """The manifest of a folder for one command.
+
+    Parameters
+    ----------
+    figures : list of str
+        The ids this command draws; the manifest lists those of all commands.
+    force : bool
+        Take over a folder of another configuration.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds results of another configuration.
+    """
+
+    def __init__(self, store: Store, options: Options, figures, jobs: int, force: bool = False):
+        self.store, self.options = store, options
+        try:
+            before = store.manifest() or {}
+        except Damaged as error:               # cells are checked on their own: nothing is lost with it
+            print(f"lintransformer: {store.root}: {error}: written anew", file=sys.stderr)
+            before = {}
+        held = before.get("configuration", options.configuration)
+        if held != options.configuration:
+            if not force:
+                here, asked = describe(held, options.configuration), describe(options.configuration, held)
+                raise StoreError(f"{store.root} holds results of {here}; asked for is {asked}: "
+                                 "choose another --out, or use --force")
+            before = {}
+        self.before = before
+        self.figures = sorted({*before.get("figures", ()), *figures})
+        self.command = {"argv": sys.argv, "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                        "jobs": jobs, "seconds": None, "exit_code": None}
+        self.start = time.perf_counter()
+
+    def begin(self):
+        """Write the manifest before the first cell: a folder of ours is known as such from the start."""
+        self._write(self.before.get("cells", {}))
+
+    def end(self, exit_code: int, statuses: dict):
+        """Write it again with what came out."""
+        self.command.update(seconds=round(time.perf_counter() - self.start, 3), exit_code=exit_code)
+        self._write(dict(Counter(statuses.values())))
+
+    def _write(self, cells):
+        commands = [*self.before.get("commands", ()), self.command]
+        self.store.write_manifest({
+            "configuration": self.options.configuration, "figures": self.figures, "cells": cells,
+            "seeds": self.options.training_seeds, "commands": commands, "date": self.command["started"],
+            "seconds": round(sum(command.get("seconds") or 0.0 for command in commands), 3),
+            "versions": versions(), "machine": machine(),
+            "threads": {"worker_processes": self.command["jobs"], "blas_threads_per_worker": 1}})
+
+
+def describe(configuration: dict, other: dict) -> str:
+    """Return in words what a configuration has that the other has not."""
+    return ", ".join(f"{name} {show(value)}" for name, value in configuration.items()
+                     if value != other.get(name))
+
+
+def show(value) -> str:
+    """Return a value of a configuration as people write it."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={item:g}" for name, item in value.items()) or "as in the settings"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "all" if value is None else str(value)

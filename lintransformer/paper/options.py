@@ -1,0 +1,122 @@
+"""What a reader may choose for a run, and how a results folder is named after it."""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from lintransformer.checks import InputError, check_choice, check_finite_positive, check_positive_integer
+from lintransformer.paper.cells import canonical
+from lintransformer.paper.settings import PRESETS, SETTINGS, Preset
+
+OPTIMIZERS = {"sgdm": "SGDM", "adam": "Adam"}        # name in options and configurations -> name in figures
+LONGEST_NAME = 60                                     # of a results folder; longer ones end in a hash
+
+
+@dataclass(frozen=True)
+class Options:
+    """Preset and deviations from it: everything that decides the numbers of a figure.
+
+    Parameters
+    ----------
+    preset : str
+        A name in `PRESETS`.
+    seeds : tuple of int, optional
+        Seeds of the training runs; the preset's if None.
+    settings : tuple of str, optional
+        Show only these of a figure's settings; all if None.
+    rates : dict
+        Learning rate by optimizer ("sgdm", "adam") in place of the setting's own.
+    steps : int, optional
+        Training iterations; the preset's if None.
+
+    Raises
+    ------
+    InputError
+        If a value is unknown or out of range.
+    """
+    preset: str = "laptop"
+    seeds: tuple[int, ...] | None = None
+    settings: tuple[str, ...] | None = None
+    rates: dict = field(default_factory=dict)
+    steps: int | None = None
+
+    def __post_init__(self):
+        check_choice("preset", self.preset, PRESETS)
+        for name in self.settings or ():
+            check_choice("setting", name, SETTINGS)
+        for name, rate in self.rates.items():
+            check_finite_positive(f"learning rate of {check_choice('optimizer', name, OPTIMIZERS)}", rate)
+        if self.steps is not None:
+            check_positive_integer("steps", self.steps)
+
+    @property
+    def numbers(self) -> Preset:
+        """The preset's numbers."""
+        return PRESETS[self.preset]
+
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """The seeds that are run."""
+        return tuple(self.numbers.seeds if self.seeds is None else self.seeds)
+
+    @property
+    def training_steps(self) -> int:
+        """The iterations of a training run."""
+        return self.numbers.steps if self.steps is None else self.steps
+
+    def chosen(self, figure: str, settings) -> tuple[str, ...]:
+        """Return those of a figure's settings that are asked for.
+
+        Raises
+        ------
+        InputError
+            If none is left.
+        """
+        chosen = tuple(name for name in settings if self.settings is None or name in self.settings)
+        if not chosen:
+            raise InputError(f"{figure} shows the settings {', '.join(settings)}; "
+                             f"--settings {','.join(self.settings)} leaves none of them")
+        return chosen
+
+    @property
+    def configuration(self) -> dict:
+        """What a results folder must agree on, in plain JSON."""
+        return {"preset": self.preset, "seeds": list(self.training_seeds), "steps": self.training_steps,
+                "settings": None if self.settings is None else sorted(self.settings),
+                "rates": dict(self.rates)}
+
+    @property
+    def folder_name(self) -> str:
+        """The preset, followed by what differs from it: ``laptop-seeds0,1-sgdm0.02``."""
+        parts = [self.preset]
+        if self.training_seeds != tuple(self.numbers.seeds):
+            parts.append("seeds" + ",".join(map(str, self.training_seeds)))
+        if self.settings is not None:
+            parts.append("+".join(sorted(self.settings)))
+        parts += [f"{name}{rate:.15g}" for name, rate in sorted(self.rates.items())]
+        if self.training_steps != self.numbers.steps:
+            parts.append(f"steps{self.training_steps}")
+        name = "-".join(parts)
+        digest = hashlib.sha256(canonical(self.configuration).encode()).hexdigest()[:8]
+        return name if len(name) <= LONGEST_NAME else f"{self.preset}-{digest}"
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds in ``"0-5"``, ``"0,2,4"`` or ``"0-2,7"``, sorted, each once.
+
+    Raises
+    ------
+    InputError
+        If the text is anything else, or more than 1000 seeds.
+    """
+    seeds = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isascii() and first.isdecimal() and len(first) < 10
+                and (not dash or last.isascii() and last.isdecimal() and len(last) < 10)):
+            raise InputError(f"seeds {text!r}: allowed are numbers and ranges, such as 0-5 or 0,2,4")
+        last = int(last) if dash else int(first)
+        if not 0 <= last - int(first) < 1000:
+            raise InputError(f"seeds {text!r}: a range goes up and holds at most 1000 seeds")
+        seeds.update(range(int(first), last + 1))
+    return tuple(sorted(seeds))

@@ -1,0 +1,94 @@
+"""Training runs as cells: the configuration that fixes every number of a run, and the run itself."""
+from __future__ import annotations
+
+import numpy as np
+
+import lintransformer.optimizers as optimizers
+from lintransformer.checks import check_choice
+from lintransformer.distributions import PromptDistribution, ResponseNetwork
+from lintransformer.models.build import build_model
+from lintransformer.paper.cells import Cell, Outcome
+from lintransformer.paper.options import OPTIMIZERS, Options
+from lintransformer.paper.settings import SETTINGS
+from lintransformer.training import evaluation_batch, train
+
+# Momentum 0.9 and betas 0.9: Section 3.2. Epsilon: authors' code.
+OPTIMIZER_NUMBERS = {"sgdm": {"name": "sgd", "momentum": 0.9},
+                     "adam": {"name": "adam", "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8}}
+EVALUATION_SEEDS = (99, 100, 101)      # 99 is the authors' fixed batch; the others show how much hangs on it
+EVALUATION_PROMPTS = 1000
+
+
+def training_cell(options: Options, setting: str, optimizer: str, seed: int) -> Cell:
+    """Return the cell of one training run.
+
+    Parameters
+    ----------
+    setting : str
+        A name in `SETTINGS`. Only its numbers enter the configuration, so settings that differ in name alone
+        (S3 and heavy-tailed) share their runs.
+    optimizer : str
+        "sgdm" or "adam".
+    """
+    check_choice("optimizer", optimizer, OPTIMIZERS)
+    numbers, preset = SETTINGS[check_choice("setting", setting, SETTINGS)], options.numbers
+    rate = options.rates.get(optimizer, numbers.learning_rates[optimizer])
+    config = {
+        "distribution": numbers.distribution_config, "model": numbers.model_config,
+        "optimizer": {**OPTIMIZER_NUMBERS[optimizer], "learning_rate": float(rate)},
+        "clip_threshold": numbers.clip_threshold, "batch_size": preset.batch_size or numbers.batch_size,
+        "steps": options.training_steps, "seed": seed, "dtype": "float32",
+        "record_every": preset.record_every,
+        "evaluation": {"seeds": list(EVALUATION_SEEDS), "prompts": EVALUATION_PROMPTS},
+        "theta_at": {"every": preset.hessian_every,
+                     "dense_until": preset.smoothness_steps if numbers.keeps_path else 0}}
+    return Cell("train", config, label=f"{setting} {OPTIMIZERS[optimizer]} seed {seed}")
+
+
+def theta_steps(rule: dict, steps: int) -> np.ndarray:
+    """Return the sorted iterations whose parameters are kept: every one before ``dense_until`` and that one,
+    every ``every``-th, and the last.
+    """
+    dense = np.arange(min(rule["dense_until"], steps) + 1)
+    return np.union1d(np.union1d(dense, np.arange(0, steps + 1, rule["every"])), [steps])
+
+
+def train_cell(config: dict, inputs: list, report) -> Outcome:
+    """Compute a cell of kind "train": nothing but the configuration enters."""
+    distribution, model = make_distribution(config["distribution"]), build_model(**config["model"])
+    fixed = config["evaluation"]
+    batches = [evaluation_batch(distribution, seed, fixed["prompts"], tokens=model.needs_tokens)
+               for seed in fixed["seeds"]]
+    history = train(
+        model, distribution, make_optimizer(config["optimizer"]), steps=config["steps"],
+        batch_size=config["batch_size"], clip_threshold=config["clip_threshold"], seed=config["seed"],
+        dtype=config["dtype"], evaluation=batches, record_every=config["record_every"],
+        theta_at=theta_steps(config["theta_at"], config["steps"]), deadline_seconds=report.deadline_seconds,
+        progress=lambda step: report(step / config["steps"]))
+    return Outcome(history.arrays, history.status, history.summary)
+
+
+def make_distribution(config: dict) -> PromptDistribution:
+    """Return the distribution of a configuration."""
+    response = config.get("response")
+    return PromptDistribution(**{**config, "response": response and ResponseNetwork(**response)})
+
+
+def make_optimizer(config: dict):
+    """Return the optimizer of a configuration, {"name": ..., and its numbers}."""
+    numbers = dict(config)
+    return {"sgd": optimizers.SGD, "adam": optimizers.Adam}[numbers.pop("name")](**numbers)
+
+
+def train_seconds(config: dict) -> float:
+    """Return a rough estimate of a run's seconds: milliseconds for 1000 prompts, measured, scaled by size."""
+    model, data = config["model"], config["distribution"]
+    n, d, layers = data["context_length"], data["dimension"], model["layers"]
+    milliseconds = 0.3 * layers * (d / 5) ** 2.5
+    if model["attention"] != "linear":
+        milliseconds = 9 * layers * ((n + 1) / 21) ** 2
+    if data["covariates"] != "gaussian":         # tokens are drawn, not Gram matrices
+        milliseconds += 1.3 * n * d / 100
+    if model.get("embedding"):
+        milliseconds += 14
+    return config["steps"] * config["batch_size"] * 1e-6 * milliseconds
