@@ -1,0 +1,132 @@
+"""What is drawn is what Table 1 says, and drawing Gram statistics directly changes nothing but the cost."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import lintransformer as lt
+
+DRAWS = 20_000
+DISTRIBUTIONS = {
+    "gaussian": lt.PromptDistribution(3, 7),
+    "fewer tokens than dimensions": lt.PromptDistribution(4, 2),
+    "one dimension": lt.PromptDistribution(1, 3),
+    "covariances": lt.PromptDistribution(2, 5, covariate_covariance=((2.0, 0.5), (0.5, 1.0)),
+                                         task_covariance=((1.0, -0.3), (-0.3, 0.5))),
+    "spherical": lt.PromptDistribution(3, 5, "spherical"),
+    "gamma": lt.PromptDistribution(3, 5, "gamma", gamma_shape=1.5, gamma_scale=2.0),
+    "nonlinear": lt.PromptDistribution(3, 5, response=lt.ResponseNetwork(4)),
+}
+every_distribution = pytest.mark.parametrize("distribution", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
+
+
+def statistics(gram):
+    """Scalars that see every entry of the Gram statistics: (name, values (B,))."""
+    d = gram.dimension
+    S, s, x = gram.G[:, :d, :d], gram.G[:, :d, d], gram.z[:, :d]
+    yield "first diagonal entry", S[:, 0, 0]
+    yield "last diagonal entry", S[:, -1, -1]
+    yield "corner", S[:, 0, -1]
+    yield "determinant", np.linalg.det(S) if gram.context_length >= d else np.einsum("bij,bij->b", S, S)
+    yield "responses", gram.G[:, d, d]
+    yield "covariates and responses", s[:, -1]
+    yield "query and context", np.einsum("bi,bij,bj->b", x, S, x)
+    yield "target and context", gram.target * np.einsum("bi,bi->b", s, x)
+
+
+@every_distribution
+def test_both_routes_draw_the_same_distribution(distribution):
+    direct = distribution.draw_gram(lt.stream(0, "training"), DRAWS)
+    tokens = distribution.draw(lt.stream(1, "training"), DRAWS).gram()
+    for (name, a), (_, b) in zip(statistics(direct), statistics(tokens)):
+        assert stats.ks_2samp(a, b).pvalue > 1e-4, name
+        for power in (1, 2):
+            error = np.sqrt((np.var(a**power) + np.var(b**power)) / DRAWS)
+            assert abs((a**power).mean() - (b**power).mean()) < 5 * error + 1e-12, (name, power)
+
+
+@every_distribution
+def test_gram_statistics_are_those_of_eq_4(distribution):
+    batch = distribution.draw(np.random.default_rng(0), 6)
+    d, n = distribution.dimension, distribution.context_length
+    assert batch.Z.shape == (6, d + 1, n + 1) and not batch.Z[:, d, n].any()
+    mask = np.diag([1.0] * n + [0.0])
+    gram = batch.gram()
+    assert np.allclose(gram.G, batch.Z @ mask @ batch.Z.transpose(0, 2, 1))
+    assert np.array_equal(gram.z, batch.Z[:, :, n])
+
+
+def test_covariates_have_their_laws():
+    rng = np.random.default_rng(0)
+    gaussian = lt.PromptDistribution(1, 1).draw(rng, DRAWS).Z[:, 0, 0]
+    assert stats.kstest(gaussian, "norm").pvalue > 1e-4
+    sphere = lt.PromptDistribution(3, 1, "spherical").draw(rng, DRAWS).Z[:, :3, 0]
+    assert np.allclose((sphere**2).sum(axis=1), 1)
+    assert stats.kstest(sphere[:, 0], stats.uniform(-1, 2).cdf).pvalue > 1e-4    # Archimedes: uniform in d = 3
+    gamma = lt.PromptDistribution(5, 1, "gamma", gamma_shape=0.1, gamma_scale=10.0).draw(rng, DRAWS).Z[:, :5, 0]
+    radius = (gamma**2).sum(axis=1)
+    assert stats.kstest(radius, stats.gamma(0.1, scale=10.0).cdf).pvalue > 1e-4
+
+
+def test_gamma_with_shape_half_d_and_scale_two_is_gaussian():
+    """Claim 15, the exact part: k = 2.5, theta = 2 is N(0, I_5)."""
+    gamma = lt.PromptDistribution(5, 1, "gamma", gamma_shape=2.5, gamma_scale=2.0)
+    X = gamma.draw(np.random.default_rng(0), DRAWS).Z[:, :5, 0]
+    assert all(stats.kstest(X[:, i], "norm").pvalue > 1e-4 for i in range(5))
+    assert abs(np.cov(X.T) - np.eye(5)).max() < 0.05
+
+
+def test_given_covariances_are_those_of_the_draws():
+    distribution = DISTRIBUTIONS["covariances"]
+    batch = distribution.draw(np.random.default_rng(0), DRAWS)
+    covariates = batch.Z[:, :2].transpose(1, 0, 2).reshape(2, -1)
+    assert abs(np.cov(covariates) - distribution.covariate_covariance).max() < 0.05
+    tasks = np.linalg.solve(batch.Z[:, :2, :2].transpose(0, 2, 1), batch.Z[:, 2, :2, None])[..., 0]   # y = X^T w
+    assert abs(np.cov(tasks.T) - distribution.task_covariance).max() < 0.05
+
+
+def test_nonlinear_responses_go_through_the_network():
+    distribution = DISTRIBUTIONS["nonlinear"]
+    batch = distribution.draw(np.random.default_rng(0), 6)
+    W1, b1, W2, b2 = distribution.response.weights(3)
+    assert W1.shape == (4, 3) and abs(W1).max() <= 3**-0.5 and abs(W2).max() <= 4**-0.5
+    features = [W2 @ np.maximum(W1 @ x + b1, 0) + b2 for x in batch.Z[0, :3].T]
+    design, responses = np.array(features)[:5], batch.Z[0, 3, :5]
+    w = np.linalg.lstsq(design, responses, rcond=None)[0]
+    assert np.allclose(design @ w, responses) and np.isclose(batch.target[0], features[5] @ w)
+
+
+@pytest.mark.parametrize("form", ["gram", "tokens"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_distribution
+def test_a_sampler_repeats_itself_under_the_same_seed(distribution, dtype, form):
+    draws = []
+    for _ in range(2):
+        sampler, rng = distribution.sampler(3, dtype, form), lt.stream(5, "training")
+        sampler.draw(rng)
+        batch = sampler.draw(rng).gram()
+        draws.append([np.array(part) for part in (batch.G, batch.z, batch.target)])
+        assert all(part.dtype == dtype for part in draws[-1])
+    assert all(np.array_equal(a, b) for a, b in zip(*draws))
+
+
+def test_streams_of_different_purpose_or_seed_differ():
+    numbers = [lt.stream(seed, purpose).random() for seed in (0, 1) for purpose in ("training", "evaluation")]
+    assert len(set(numbers)) == 4
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(dimension=0), "dimension must be an integer of at least 1, not 0"),
+    (dict(context_length=0), "context_length must be an integer of at least 1, not 0"),
+    (dict(context_length=2.5), "context_length must be an integer of at least 1, not 2.5"),
+    (dict(covariates="cauchy"), "covariates 'cauchy' is not known; allowed: gaussian, spherical, gamma"),
+    (dict(gamma_shape=-1.0), "gamma_shape must be a finite number greater than 0, not -1.0"),
+    (dict(gamma_scale=float("inf")), "gamma_scale must be a finite number greater than 0, not inf"),
+    (dict(dimension=2, covariate_covariance=((1, 0),)), r"covariate_covariance must have shape \(2, 2\), not \(1, 2\)"),
+    (dict(dimension=2, task_covariance=((1, 2), (2, 1))), "task_covariance must be symmetric positive definite.*"),
+    (dict(dimension=2, task_covariance=((2, 1), (0, 2))), "task_covariance must be symmetric positive definite.*"),
+    (dict(response=lt.ResponseNetwork(0)), "response.hidden must be an integer of at least 1, not 0"),
+])
+def test_refusals(options, message):
+    with pytest.raises(lt.InputError, match=f"^{message}$"):
+        lt.PromptDistribution(**options)

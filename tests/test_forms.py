@@ -1,0 +1,65 @@
+"""Token, reassociated and Gram form of linear attention are one function: values, gradients, Hessian-vector products."""
+
+import numpy as np
+import pytest
+from cases import relative_error, sizes
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lintransformer as lt
+from lintransformer.models.build import FORMS
+from lintransformer.models.parameters import PARTS
+from lintransformer.objective import exact_hessian_vector_product
+
+
+@given(size=sizes(), parametrization=st.sampled_from(list(PARTS)), heads=st.integers(1, 2),
+       embedding=st.sampled_from([None, 3]))
+def test_three_forms_agree(size, parametrization, heads, embedding):
+    layers, dimension, context, count, seed = size
+    rng = np.random.default_rng(seed)
+    models = [lt.build_model(layers, dimension, parametrization=parametrization, heads=heads, embedding=embedding,
+                             form=form, init_scale=0.5) for form in FORMS]
+    theta, v = models[0].init(rng), rng.standard_normal(models[0].size)
+    batch = lt.PromptDistribution(dimension, context).draw(rng, count)
+    results = [(lt.predict(model, theta, batch), lt.gradient(model, theta, batch),
+                exact_hessian_vector_product(model, theta, batch, v)) for model in models]
+    for result in results[1:]:
+        for actual, expected in zip(result, results[0]):
+            assert relative_error(actual, expected) < 1e-11
+
+
+def test_a_batch_of_tokens_and_its_gram_statistics_give_the_same_prediction():
+    model, rng = lt.build_model(3, 4, init_scale=0.5), np.random.default_rng(0)
+    batch = lt.PromptDistribution(4, 6).draw(rng, 5)
+    theta = model.init(rng)
+    assert np.array_equal(lt.predict(model, theta, batch), lt.predict(model, theta, batch.gram()))
+
+
+@pytest.mark.parametrize("parametrization", PARTS)
+def test_predictions_do_not_depend_on_the_order_of_the_context(parametrization):
+    rng = np.random.default_rng(3)
+    model = lt.build_model(2, 3, parametrization=parametrization, form="token", init_scale=0.5)
+    theta, batch = model.init(rng), lt.PromptDistribution(3, 5).draw(rng, 4)
+    shuffled = lt.Prompts(batch.Z[:, :, [3, 1, 4, 0, 2, 5]], batch.target)
+    assert relative_error(lt.predict(model, theta, shuffled), lt.predict(model, theta, batch)) < 1e-13
+
+
+def test_one_hand_computed_prediction():
+    """d = n = 1, one layer, P = Q = I: z' = z + (1/n) P G Q z, written out."""
+    x, y, query = 2.0, 3.0, 5.0
+    batch = lt.Prompts([[[x, query], [y, 0.0]]], [7.5])
+    model = lt.build_model(1, 1, parametrization="full")
+    theta = np.array([1.0, 0, 0, 1, 1, 0, 0, 1])
+    assert lt.predict(model, theta, batch)[0] == -(x * y * query)
+    assert lt.value(model, theta, batch) == (x * y * query + 7.5) ** 2
+
+
+def test_two_linear_heads_with_the_same_query_add_their_projections():
+    rng = np.random.default_rng(4)
+    one, two = (lt.build_model(2, 3, parametrization="full", heads=heads) for heads in (1, 2))
+    P, Q = rng.standard_normal((2, 2, 1, 4, 4))
+    share = rng.standard_normal((2, 1, 4, 4))
+    theta_one = np.stack([P, Q], axis=2).reshape(-1)
+    theta_two = np.stack([np.concatenate([share, P - share], axis=1), np.concatenate([Q, Q], axis=1)], axis=2).reshape(-1)
+    batch = lt.PromptDistribution(3, 5).draw(rng, 4)
+    assert relative_error(lt.predict(two, theta_two, batch), lt.predict(one, theta_one, batch)) < 1e-11

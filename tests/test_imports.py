@@ -1,0 +1,92 @@
+"""Imports run one way: down the list below, never up and never in a circle."""
+
+import ast
+from pathlib import Path
+
+import lintransformer
+
+ROOT = Path(lintransformer.__file__).parent
+
+# From the ground up; a module may import from its own line or from any line above it.
+LAYERS = [
+    ["checks"],
+    ["random"],
+    ["prompts"],
+    ["distributions"],
+    ["models.products", "models.activations", "models.parameters"],
+    ["models.attention", "models.gram", "models.embedding", "models.block"],
+    ["models.reassociated"],
+    ["models.transformer"],
+    ["models.build"],
+    ["objective"],
+    ["workspace"],
+    ["optimizers"],
+    ["training"],
+    ["diagnostics"],
+    ["verification"],
+    ["paper"],
+    ["cli"],
+]
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        yield ".".join(path.relative_to(ROOT).with_suffix("").parts), ast.parse(path.read_text())
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rank(name):
+    ranks = [i for i, names in enumerate(LAYERS) for layer in names
+             if name == layer or name.startswith((layer + ".", layer + "_"))]
+    return max(ranks, default=None)
+
+
+def edges():
+    for module, tree in modules():
+        for target in imported(tree):
+            if target.startswith("lintransformer.") and (ROOT / Path(*target.split(".")[1:])).with_suffix(".py").exists():
+                yield module, target.removeprefix("lintransformer.")
+
+
+def test_every_module_has_its_place():
+    placeless = [name for name, _ in modules() if rank(name) is None and not name.endswith(("__init__", "__main__"))]
+    assert not placeless
+
+
+def test_no_import_runs_upward():
+    upward = [(module, target) for module, target in edges()
+              if rank(module) is not None and rank(target) > rank(module)]
+    assert not upward
+
+
+def test_no_circle():
+    graph = {}
+    for module, target in edges():
+        graph.setdefault(module, set()).add(target)
+
+    def reachable(start):
+        seen, todo = set(), [start]
+        while todo:
+            for target in graph.get(todo.pop(), ()):
+                if target not in seen:
+                    seen.add(target)
+                    todo.append(target)
+        return seen
+
+    assert len(graph) > 10
+    assert not [module for module in graph if module in reachable(module)]
+
+
+def test_the_package_and_its_tests_know_no_autograd():
+    forbidden = {"torch", "jax", "autograd", "tensorflow", "numba", "cupy", "benchmarks"}
+    trees = [tree for _, tree in modules()] + [ast.parse(path.read_text()) for path in Path(__file__).parent.glob("*.py")]
+    assert not {name.split(".")[0] for tree in trees for name in imported(tree)} & forbidden

@@ -1,0 +1,124 @@
+"""The training loop: what it records, what it repeats, how it ends."""
+
+import numpy as np
+import pytest
+
+import lintransformer as lt
+from lintransformer.optimizers import clip
+from lintransformer.training import prompt_statistics
+
+MODEL, DISTRIBUTION = lt.build_model(2, 3), lt.PromptDistribution(3, 8)
+EVALUATION = [lt.evaluation_batch(DISTRIBUTION, seed, 50) for seed in (99, 100)]
+
+
+def run(optimizer=None, **options):
+    options = {"steps": 25, "batch_size": 16, "evaluation": EVALUATION, "record_every": 10, **options}
+    return lt.train(MODEL, DISTRIBUTION, optimizer or lt.Adam(0.02), **options)
+
+
+def test_history_has_the_shapes_it_states():
+    history = run(theta_at=[0, 3, 4])
+    arrays = history.arrays
+    assert history.status == "done" and history.summary["steps"] == 25
+    assert arrays["step"].tolist() == [0, 10, 20, 25] and arrays["theta_step"].tolist() == [0, 3, 4, 25]
+    assert arrays["theta"].shape == (4, MODEL.size) and arrays["theta"].dtype == np.float32
+    for name in ("mean", "median", "trimmed"):
+        assert arrays[f"evaluation_{name}"].shape == (2, 4)
+    assert arrays["training_loss"].shape == arrays["gradient_norm"].shape == (25,)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_recorded_losses_are_those_of_the_recorded_points():
+    history = run(theta_at=[10, 20])
+    for i, step in enumerate(history.arrays["step"]):
+        theta = history.arrays["theta"][list(history.arrays["theta_step"]).index(step)].astype(float)
+        for batch, mean in zip(EVALUATION, history.arrays["evaluation_mean"][:, i]):
+            assert np.isclose(lt.value(MODEL, theta, batch), mean, rtol=1e-12)
+
+
+def test_the_loop_is_the_algorithm_written_out():
+    """Draw, gradient, clip, update: three steps by hand with the reference give the same theta."""
+    history = run(lt.SGD(0.1, momentum=0.9), steps=3, dtype="float64", clip_threshold=0.5)
+    theta = MODEL.init(lt.stream(0, "initialisation"))
+    rng, velocity = lt.stream(0, "training"), 0
+    for _ in range(3):
+        gradient = lt.gradient(MODEL, theta, DISTRIBUTION.draw_gram(rng, 16))
+        velocity = 0.9 * velocity + clip(gradient, 0.5)[0]
+        theta = theta - 0.1 * velocity
+    assert np.allclose(history.arrays["theta"][-1], theta, rtol=1e-12)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+    first, second, other = run(), run(), run(seed=1)
+    assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
+    assert not np.array_equal(first.arrays["theta"], other.arrays["theta"])
+
+
+def test_recording_changes_nothing():
+    often, never = run(record_every=1, theta_at=range(25)), run(record_every=25, evaluation=())
+    assert np.array_equal(often.arrays["theta"][-1], never.arrays["theta"][-1])
+    assert never.arrays["evaluation_mean"].shape == (0, 2)
+
+
+def test_optimizers_under_one_seed_start_alike_and_see_the_same_prompts():
+    sgd, adam = run(lt.SGD(0.01)), run()
+    assert np.array_equal(sgd.arrays["theta"][0], adam.arrays["theta"][0])
+    assert sgd.arrays["training_loss"][0] == adam.arrays["training_loss"][0]
+
+
+@pytest.mark.parametrize("optimizer", [lt.SGD(0.02, 0.9), lt.Adam(0.02), lt.SignDescent(0.002), lt.SGD(0.05)])
+def test_every_optimizer_learns(optimizer):
+    history = run(optimizer, steps=400, batch_size=100)
+    losses = history.arrays["evaluation_mean"][0]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_run_that_diverges_is_kept_and_says_so():
+    history = run(lt.SGD(1e6), steps=50, clip_threshold=None)
+    assert history.status == "diverged" and history.summary["steps"] < 50
+    assert len(history.arrays["training_loss"]) <= history.summary["steps"] + 1
+    assert history.arrays["theta_step"][-1] == history.summary["steps"]
+
+
+def test_a_run_past_its_deadline_says_so():
+    history = run(deadline_seconds=0.0)
+    assert history.status == "timed out" and history.summary["steps"] == 0
+    assert history.arrays["training_loss"].shape == (0,)
+
+
+def test_progress_is_reported_at_each_record():
+    steps = []
+    run(progress=steps.append)
+    assert steps == [0, 10, 20]
+
+
+def test_full_batch_training_sees_one_batch_only():
+    batch = DISTRIBUTION.draw_gram(np.random.default_rng(0), 16)
+    history = run(lt.SGD(1e-6), batch=batch, dtype="float64")
+    theta = history.arrays["theta"][0]
+    assert np.isclose(history.arrays["training_loss"][0], lt.value(MODEL, theta, batch))
+    assert (np.diff(history.arrays["training_loss"]) < 0).all()              # no noise: every small step descends
+
+
+def test_trimmed_mean_and_median_forget_a_rare_prompt():
+    losses = np.ones(100)
+    losses[3] = 1e9
+    assert prompt_statistics(losses) == (pytest.approx(1e7, rel=1e-2), 1.0, 1.0)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(steps=0), "steps must be an integer of at least 1, not 0"),
+    (dict(batch_size=0), "batch size must be an integer of at least 1, not 0"),
+    (dict(record_every=0), "record_every must be an integer of at least 1, not 0"),
+    (dict(clip_threshold=0.0), "clip_threshold must be a finite number greater than 0, not 0.0"),
+    (dict(seed=-1), "seed must be an integer of at least 0, not -1"),
+    (dict(dtype="float16"), "dtype 'float16' is not known; allowed: float32, float64"),
+])
+def test_refusals(options, message):
+    with pytest.raises(lt.InputError, match=f"^{message}$"):
+        run(**options)
+
+
+def test_a_distribution_of_another_dimension_is_refused():
+    with pytest.raises(lt.InputError, match="distribution has dimension 4, but the model has dimension 3"):
+        lt.train(MODEL, lt.PromptDistribution(4, 5), lt.Adam(0.1), steps=1)

@@ -1,0 +1,99 @@
+"""The fast path is the reference, at every size; and it neither grows with n nor allocates in the loop."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from cases import relative_error
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lintransformer as lt
+from lintransformer.optimizers import clip
+
+
+@given(layers=st.integers(1, 5), heads=st.integers(1, 3), dimension=st.integers(1, 5), context=st.integers(1, 7),
+       count=st.integers(1, 9), chunk=st.sampled_from([None, 1, 4]), seed=st.integers(0, 2**32 - 1),
+       parametrization=st.sampled_from(["block", "separate"]))
+def test_fast_path_equals_the_reference(layers, heads, dimension, context, count, chunk, seed, parametrization):
+    model = lt.build_model(layers, dimension, heads=heads, parametrization=parametrization, init_scale=0.4)
+    rng = np.random.default_rng(seed)
+    workspace = lt.Workspace(model, count, chunk=chunk)
+    for _ in range(2):                                                       # the second call meets used buffers
+        theta, batch = model.init(rng), lt.PromptDistribution(dimension, context).draw(rng, count)
+        value, gradient = workspace.value_and_gradient(theta, batch)
+        expected_value, expected_gradient = lt.value_and_gradient(model, theta, batch)
+        losses = lt.prompt_losses(model, theta, batch)
+        assert relative_error(value, expected_value) < 1e-11
+        assert relative_error(gradient, expected_gradient) < 1e-11 or not abs(expected_gradient).max() > 1e-12
+        assert relative_error(workspace.prompt_losses(theta, batch), losses) < 1e-11
+
+
+@pytest.mark.parametrize("options", [dict(attention="softmax"), dict(parametrization="full"), dict(embedding=4)])
+def test_models_without_a_fast_path_use_the_reference(options):
+    model, rng = lt.build_model(2, 3, **options), np.random.default_rng(0)
+    theta, batch = model.init(rng), lt.PromptDistribution(3, 5).draw(rng, 4)
+    value, gradient = lt.Workspace(model, 4).value_and_gradient(theta, batch)
+    expected_value, expected_gradient = lt.value_and_gradient(model, theta, batch)
+    assert value == expected_value and np.array_equal(gradient, expected_gradient)
+
+
+def test_a_gradient_is_not_overwritten_by_the_next_call():
+    model, rng = lt.build_model(), np.random.default_rng(0)
+    workspace, distribution = lt.Workspace(model, 8), lt.PromptDistribution()
+    theta = model.init(rng)
+    first = workspace.value_and_gradient(theta, distribution.draw_gram(rng, 8))[1]
+    kept = first.copy()
+    workspace.value_and_gradient(theta, distribution.draw_gram(rng, 8))
+    assert np.array_equal(first, kept)
+
+
+def allocation_of_a_step(context_length):
+    """Peak bytes allocated by a training step after the first."""
+    model, distribution = lt.build_model(), lt.PromptDistribution(context_length=context_length)
+    sampler, rng = distribution.sampler(1000, np.float32), lt.stream(0, "training")
+    workspace, optimizer = lt.Workspace(model, 1000, "float32"), lt.Adam(0.01)
+    theta = model.init(rng, np.float32)
+    state = optimizer.init(theta)
+    tracemalloc.start()
+    for _ in range(3):
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        gradient = workspace.value_and_gradient(theta, sampler.draw(rng))[1]
+        theta, state = optimizer.update(state, theta, clip(gradient, 1.0)[0])
+        allocated = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    return allocated
+
+
+def test_a_step_allocates_little_and_no_more_for_a_long_context():
+    short, long = allocation_of_a_step(20), allocation_of_a_step(10_000)
+    assert short < 100_000 and long <= short + 1000
+
+
+def test_cost_does_not_grow_with_the_context():
+    """The arrays a gradient reads and writes have the same sizes for n = 20 and n = 10,000."""
+    sizes = []
+    for context_length in (20, 10_000):
+        sampler = lt.PromptDistribution(context_length=context_length).sampler(50, np.float32)
+        batch = sampler.draw(lt.stream(0, "training"))
+        sizes.append((batch.G.nbytes, batch.z.nbytes, sum(value.nbytes for value in vars(sampler).values()
+                                                           if isinstance(value, np.ndarray))))
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (lambda: lt.Workspace(lt.build_model(), 0), "batch size must be an integer of at least 1, not 0"),
+    (lambda: lt.Workspace(lt.build_model(), 4, "int32"), "dtype 'int32' is not known; allowed: float32, float64"),
+    (lambda: lt.Workspace(lt.build_model(), 4).value_and_gradient(np.zeros(150), _batch(5, 3)),
+     "batch holds 3 prompts, but the workspace was made for 4"),
+    (lambda: lt.Workspace(lt.build_model(), 3).value_and_gradient(np.zeros(150), _batch(4, 3)),
+     "batch has dimension 4, but the model has dimension 5"),
+])
+def test_refusals(wrong, message):
+    with pytest.raises(lt.InputError, match=f"^{message}$"):
+        wrong()
+
+
+def _batch(dimension, count):
+    return lt.PromptDistribution(dimension, 6).draw_gram(np.random.default_rng(0), count)
