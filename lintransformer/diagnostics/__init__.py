@@ -1,0 +1,1 @@
+"""The landscape along a training path: Hessians, condition numbers, smoothness and gradient noise."""

@@ -1,0 +1,85 @@
+"""The Hessian as a linear operator: H @ v, its dense matrix, its diagonal; never formed unless asked for.
+
+Rows and columns of parameters that cannot reach the prediction (`model.reaches_prediction()`) are exactly
+zero; `to_dense` and `diagonal` spend no products on them. derivations/11-hessian-vector-products.md.
+"""
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from lintransformer.diagnostics.products import finite_point, hessian_vector_product, make_product
+
+__all__ = ["HessianOperator", "hessian", "hessian_vector_product"]
+
+
+def hessian(model, theta, batch, method="difference"):
+    """The Hessian of f at theta on a batch, a `scipy.sparse.linalg.LinearOperator` (p, p) in float64.
+
+    Parameters
+    ----------
+    model : `Transformer`
+    theta : array (p,); float32 is computed with in float64
+    batch : `Prompts` or `GramPrompts`
+    method : how products are computed, one of `lintransformer.diagnostics.products.METHODS`
+
+    Raises
+    ------
+    InputError : theta or the batch does not fit the model or holds non-finite entries (a diverged point).
+
+    Examples
+    --------
+    >>> import numpy as np, lintransformer as lt
+    >>> from lintransformer.diagnostics.hessian import hessian
+    >>> model = lt.build_model(layers=2, dimension=3)
+    >>> batch = lt.PromptDistribution(dimension=3, context_length=8).draw_gram(np.random.default_rng(0), 100)
+    >>> H = hessian(model, model.init(np.random.default_rng(1)), batch)
+    >>> bool(np.allclose(H @ np.eye(36)[0], H.to_dense()[0]))
+    True
+    """
+    return HessianOperator(model, theta, batch, method)
+
+
+class HessianOperator(LinearOperator):
+    """H (p, p), symmetric; `products` counts the Hessian-vector products spent so far."""
+
+    def __init__(self, model, theta, batch, method="difference"):
+        theta, batch = finite_point(model, theta, batch)
+        self.model, self.method, self.products = model, method, 0
+        self._product = make_product(model, theta, batch, method)
+        super().__init__(np.float64, (model.size, model.size))
+
+    def _matvec(self, v):
+        self.products += 1
+        return self._product(np.reshape(v, -1))
+
+    def _matmat(self, V):
+        self.products += V.shape[1]
+        return self._product(np.ascontiguousarray(V.T)).T
+
+    def _adjoint(self):
+        return self
+
+    def _transpose(self):
+        return self
+
+    def to_dense(self):
+        """H as an array (p, p), exactly symmetric: (H + H^T) / 2 of the columns."""
+        reaching = self._reaching()
+        dense = np.zeros(self.shape)
+        dense[np.ix_(reaching, reaching)] = self.matmat(self._units(reaching))[reaching]
+        return (dense + dense.T) / 2
+
+    def diagonal(self):
+        """diag H (p,); as many products as `to_dense`, but memory for one column at a time."""
+        diagonal = np.zeros(self.shape[0])
+        for i in self._reaching():
+            diagonal[i] = self.matvec(self._units([i])[:, 0])[i]
+        return diagonal
+
+    def _reaching(self):
+        return np.flatnonzero(self.model.reaches_prediction())
+
+    def _units(self, index):
+        units = np.zeros((self.shape[0], len(index)))
+        units[index, np.arange(len(index))] = 1
+        return units

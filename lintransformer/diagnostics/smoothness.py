@@ -1,0 +1,159 @@
+"""Directional smoothness along a path, and how it grows with the gradient; derivations/14-smoothness.md.
+
+Conventions
+-----------
+A path is theta_0, theta_1, ... (T + 1, p), one row an iteration. Its smoothness at t
+(eq. 14.1) is the curvature of f, on one fixed batch, along the step that was made there (Pan & Li 2023):
+    smoothness_t = (theta_{t+1} - theta_t)^T H(theta_t) (theta_{t+1} - theta_t) / ||theta_{t+1} - theta_t||^2
+Negative values are kept: along those steps f curves down.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from lintransformer.checks import InputError
+from lintransformer.diagnostics.products import finite_point, make_product
+from lintransformer.workspace import Workspace
+
+
+class PathSmoothness(NamedTuple):
+    """One entry a step of the path, (T,) each; NaN where nothing can be measured (no step, or not finite).
+
+    smoothness, loss = f(theta_t) and gradient_norm = ||grad f(theta_t)|| are of the fixed batch;
+    step_norm = ||theta_{t+1} - theta_t||.
+    """
+
+    smoothness: np.ndarray
+    gradient_norm: np.ndarray
+    loss: np.ndarray
+    step_norm: np.ndarray
+
+
+def directional_smoothness(model, theta, theta_next, batch, method="difference"):
+    """The curvature of f at theta along the step to theta_next, a float.
+
+    Parameters
+    ----------
+    model : `Transformer`
+    theta, theta_next : arrays (p,)
+    batch : `Prompts` or `GramPrompts`
+    method : of the Hessian-vector product
+
+    Raises
+    ------
+    InputError : theta_next equals theta; theta, theta_next or the batch is not finite.
+    """
+    theta, batch = finite_point(model, theta, batch)
+    step = finite_point(model, theta_next, batch)[0] - theta
+    length = np.linalg.norm(step)
+    if length == 0:
+        raise InputError("theta_next must differ from theta: a step of length 0 has no direction")
+    direction = step / length
+    return float(direction @ make_product(model, theta, batch, method)(direction))
+
+
+def path_smoothness(model, path, batch, method="difference", progress=None):
+    """Directional smoothness, loss and gradient norm along a path.
+
+    Parameters
+    ----------
+    path : array (T + 1, p), consecutive iterates; it may end in a divergence
+    progress : None, or called with the share done
+
+    Returns
+    -------
+    PathSmoothness
+    """
+    path = np.asarray(path, dtype=np.float64)
+    if path.ndim != 2 or len(path) < 2:
+        raise InputError(f"path must have shape (T + 1, p) with T at least 1, not {path.shape}")
+    workspace = Workspace(model, batch.size, "float64")
+    batch = batch.astype(np.float64)
+    measured = np.full((4, len(path) - 1), np.nan)
+    for t, (theta, theta_next) in enumerate(zip(path, path[1:])):
+        if progress is not None:
+            progress(t / (len(path) - 1))
+        measured[:, t] = _measure(model, workspace, theta, theta_next, batch, method)
+    return PathSmoothness(*measured)
+
+
+def _measure(model, workspace, theta, theta_next, batch, method):
+    """(smoothness, gradient norm, loss, step norm) of one step; what overflows is NaN."""
+    if not np.isfinite(theta).all():
+        return np.nan, np.nan, np.nan, np.nan
+    with np.errstate(over="ignore", invalid="ignore"):
+        loss, gradient = workspace.value_and_gradient(theta, batch)
+        length, norm = np.linalg.norm(theta_next - theta), np.linalg.norm(gradient)
+    if not (np.isfinite(loss) and np.isfinite(norm) and np.isfinite(length)) or length == 0:
+        return np.nan, norm, loss, length
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return directional_smoothness(model, theta, theta_next, batch, method), norm, loss, length
+    except InputError:                                                       # its Hessian overflows
+        return np.nan, norm, loss, length
+
+
+class SmoothnessFit(NamedTuple):
+    """smoothness = L0 + L1 gradient_norm along one path, and how far the two go together.
+
+    L0, L1 : least squares on the linear scale, negative curvature included
+    covered : share of the points with smoothness <= L0 + L1 gradient_norm
+    rank_correlation : Spearman's, which needs no logarithm and keeps negative curvature in its order
+    log_slope : slope of log smoothness on log gradient norm, over positive smoothness only (what Fig. 16
+        shows)
+    positive, negative : how many points have which sign
+    """
+
+    L0: float
+    L1: float
+    covered: float
+    rank_correlation: float
+    log_slope: float
+    positive: int
+    negative: int
+
+
+def fit_smoothness(gradient_norm, smoothness):
+    """The (L0, L1) fit of one path (Zhang et al. 2020a); points that are not finite are left out.
+
+    Raises
+    ------
+    InputError : fewer than 3 points, or all gradient norms equal.
+    """
+    gradient_norm, smoothness = np.asarray(gradient_norm, float), np.asarray(smoothness, float)
+    if gradient_norm.shape != smoothness.shape or gradient_norm.ndim != 1:
+        raise InputError(f"gradient_norm and smoothness must have one shape (T,), not {gradient_norm.shape} "
+                         f"and {smoothness.shape}")
+    good = np.isfinite(gradient_norm) & np.isfinite(smoothness)
+    x, y = gradient_norm[good], smoothness[good]
+    if len(x) < 3 or np.ptp(x) == 0:
+        raise InputError(f"the (L0, L1) fit needs 3 points with different gradient norms, not {len(x)}")
+    line, positive = stats.linregress(x, y), (y > 0) & (x > 0)
+    enough = positive.sum() >= 3 and np.ptp(x[positive]) > 0
+    log_slope = stats.linregress(np.log(x[positive]), np.log(y[positive])).slope if enough else np.nan
+    rank = stats.spearmanr(x, y).statistic if np.ptp(y) > 0 else np.nan
+    covered = np.mean(y <= line.intercept + line.slope * x)
+    numbers = map(float, (line.intercept, line.slope, covered, rank, log_slope))
+    return SmoothnessFit(*numbers, int((y > 0).sum()), int((y < 0).sum()))
+
+
+def over_paths(fits, level=0.95):
+    """Mean and t interval over paths (one a seed) of each number of their fits: {name: (mean, low, high)}.
+
+    The seed is the unit of replication: points of one path follow one another, so that an interval from the
+    regression itself would be far too narrow. With one path the interval is NaN.
+    """
+    return {name: t_interval([getattr(fit, name) for fit in fits], level)
+            for name in ("L0", "L1", "covered", "rank_correlation", "log_slope")}
+
+
+def t_interval(values, level=0.95):
+    """(mean, low, high) of the mean of independent values; NaN bounds for fewer than two of them."""
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(np.mean(values)) if len(values) else np.nan
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return mean, mean - float(half), mean + float(half)
