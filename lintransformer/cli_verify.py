@@ -1,0 +1,98 @@
+"""``lintransformer verify``: the battery of checks on every model, as one table."""
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from lintransformer.checks import InputError
+
+COLUMNS = ("model", "check", "largest error", "tolerance", "verdict")
+
+
+def add_parser(commands):
+    """Add the command ``verify``."""
+    parser = commands.add_parser("verify", allow_abbrev=False, help="check every gradient and Hessian-vector product",
+                                 description="Check every model against the definition of a derivative. Exit code 1 if any "
+                                             "check fails.")
+    parser.add_argument("--model", metavar="NAME", help="only models whose names have these words, such as softmax or "
+                                                        "linear-block-mlp (default: all, and the optimizers)")
+    parser.add_argument("--full", action="store_true", help="add exact rational arithmetic, and the paper's size")
+    parser.add_argument("--json", metavar="FILE", help="write the table as JSON too")
+    parser.set_defaults(execute=run)
+    return parser
+
+
+def run(arguments) -> int:
+    """Run the battery, print its table, and return 0, or 1 if a check failed."""
+    from lintransformer.verification.battery import run_battery
+    from lintransformer.verification.models import select_models
+    if arguments.json is not None:
+        _check_writable(Path(arguments.json))
+    start, count = time.perf_counter(), len(select_models(arguments.model))
+    rows = run_battery(arguments.model, arguments.full, progress=_progress(count))
+    seconds = time.perf_counter() - start
+    print(format_table(rows))
+    print("\n" + format_summary(rows, seconds))
+    if arguments.json is not None:
+        _write(Path(arguments.json), {"seconds": round(seconds, 3), "rows": [row.as_dict() for row in rows]})
+    return 0 if all(row.check.passed for row in rows) else 1
+
+
+def format_table(rows) -> str:
+    """One line for each model and check."""
+    cells = [COLUMNS] + [(row.model, row.check.name, f"{row.check.error:.1e}", f"{row.check.tolerance:.0e}",
+                          "pass" if row.check.passed else "FAIL") for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    failed = [f"\n{row.model}: {row.check}" for row in rows if not row.check.passed]
+    return "\n".join(lines + failed)
+
+
+def format_summary(rows, seconds) -> str:
+    """How many passed, and the largest complex-step error."""
+    failed = sum(not row.check.passed for row in rows)
+    models = len(dict.fromkeys(row.model for row in rows))
+    by_complex_step = [row.check.error for row in rows if "complex" in row.check.name]
+    verdict = "all passed" if not failed else f"{failed} FAILED"
+    largest = f"; largest error of a complex step {max(by_complex_step):.1e}" if by_complex_step else ""
+    return f"{len(rows)} checks of {models} models in {seconds:.1f} s: {verdict}{largest}"
+
+
+def _progress(count):
+    """Which model is being checked, on a terminal only."""
+    if not sys.stderr.isatty():
+        return None
+    names = iter(range(1, count + 1))
+
+    def report(name):
+        print(f"\r\033[K{next(names)}/{count} {name}", end="", file=sys.stderr, flush=True)
+        if name is None:
+            print("\r\033[K", end="", file=sys.stderr)
+    return report
+
+
+def _check_writable(path):
+    """Refuse before the work rather than after it."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"--json {str(path)!r} cannot be written; allowed: a file in an existing, writable folder")
+
+
+def _write(path, content):
+    """Whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException as error:
+        os.unlink(name)
+        if isinstance(error, OSError):
+            raise InputError(f"--json {str(path)!r} cannot be written: {error.strerror}") from None
+        raise

@@ -1,0 +1,256 @@
+"""The battery: every check on every model, as rows of one table; behind `lintransformer verify`.
+
+Checks of the first kind compare a derivative with its definition, at one point; of the second kind compare two
+routes to the same number. `predict_by_loops` is the one that knows the paper's formula rather than our code.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lintransformer import objective
+from lintransformer.diagnostics.hessian import hessian
+from lintransformer.diagnostics.products import hessian_vector_product
+from lintransformer.diagnostics.spectrum import dense_spectrum, lanczos
+from lintransformer.distributions import PromptDistribution
+from lintransformer.models.build import FORMS
+from lintransformer.verification.derivatives import (DIFFERENCE_TOLERANCE, HESSIAN_DIFFERENCE_TOLERANCE, check_duality,
+                                                     check_gradient, check_hessian, taylor_test)
+from lintransformer.verification.exact import check_exact_gradient, rational
+from lintransformer.verification.models import Problem, select_models
+from lintransformer.verification.optimizers import OPTIMIZER_CHECKS
+from lintransformer.verification.reference import predict_by_loops, relu_arguments
+from lintransformer.verification.results import Check, combine, relative_error
+from lintransformer.workspace import Workspace
+
+ROUTE_TOLERANCE = 1e-12          # two exact routes to the same number, in float64
+FLOAT32_TOLERANCE = 2e-5
+SPECTRUM_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    model: str
+    check: Check
+
+    def as_dict(self):
+        """JSON-able: model, check, error, tolerance, passed, detail."""
+        error = self.check.error if np.isfinite(self.check.error) else str(self.check.error)
+        return {"model": self.model, "check": self.check.name, "error": error,
+                "tolerance": self.check.tolerance, "passed": self.check.passed, "detail": self.check.detail}
+
+
+def run_battery(name=None, full=False, progress=None):
+    """Run every check on the models that `name` selects.
+
+    Parameters
+    ----------
+    name : None or str, see `select_models`; None adds the optimizers
+    full : bool, adds exact rational arithmetic, and the paper's size L = 3, d = 5, n = 20
+    progress : None, or called with each model's name before its checks
+
+    Returns
+    -------
+    list of `Row`
+    """
+    rows = []
+    for model in select_models(name):
+        if progress is not None:
+            progress(model.name)
+        problem = model.problem()
+        rows += [Row(model.name, check) for function in CHECKS for check in _as_list(function(problem))]
+        if full:
+            rows += [Row(model.name, check) for function in FULL_CHECKS for check in _as_list(function(model))]
+    if name is None:
+        rows += [Row("optimizers", check()) for check in OPTIMIZER_CHECKS]
+    return rows
+
+
+# --- a derivative and its definition ---
+
+
+def gradient_by_complex_step(problem):
+    return check_gradient(*_functions(problem), problem.theta, method="complex")
+
+
+def gradient_by_differences(problem):
+    return check_gradient(*_functions(problem), problem.theta, method="difference", tolerance=DIFFERENCE_TOLERANCE)
+
+
+def taylor_orders(problem):
+    return taylor_test(*_functions(problem), problem.theta, direction=_taylor_direction(problem),
+                       first=_smooth_step(problem), halvings=4,
+                       hessian_vector_product=lambda theta, v: _exact_product(problem, theta, v))
+
+
+def _taylor_direction(problem):
+    v = np.random.default_rng(2).standard_normal(problem.model.size)
+    return v / np.linalg.norm(v)
+
+
+def _smooth_step(problem):
+    """0.05, or with ReLUs as much less as it takes to cross no kink."""
+    step = 0.05
+    if problem.row.has_kinks:
+        signs = np.sign(relu_arguments(problem.model, problem.theta, problem.batch))
+        while np.any(signs != np.sign(relu_arguments(problem.model, problem.theta + step * _taylor_direction(problem),
+                                                     problem.batch))):
+            step /= 2
+    return step
+
+
+def duality(problem):
+    return check_duality(problem.model, problem.theta, problem.batch)
+
+
+def exact_hessian(problem):
+    """Symmetry, and the complex step of the gradient: two rows."""
+    _, gradient = _functions(problem)
+    return check_hessian(lambda theta, v: _exact_product(problem, theta, v), gradient, problem.theta).parts
+
+
+# --- two routes to the same number ---
+
+
+def definition(problem):
+    """Eq. 7-8 by loops over tokens: a forward pass that is wrong but differentiated rightly fails here."""
+    expected = predict_by_loops(problem.model, problem.theta, problem.batch)
+    prediction = objective.predict(problem.model, problem.theta, problem.batch)
+    value = objective.value(problem.model, problem.theta, problem.batch)
+    return combine("eq. 7-8 by loops over tokens", [
+        Check("prediction", relative_error(prediction, expected), ROUTE_TOLERANCE),
+        Check("loss", relative_error(value, np.mean((expected - problem.batch.target) ** 2)), ROUTE_TOLERANCE)])
+
+
+def forms_agree(problem):
+    """Token, reassociated and Gram form: values, gradients, Hessian-vector products; linear attention only."""
+    if problem.row.options["attention"] != "linear":
+        return []
+    results = [_all_outputs(problem.row.build(form=form), problem) for form in FORMS]
+    return combine("forms agree (token, reassociated, Gram)", [
+        Check(f"{form}, {what}", relative_error(left, right), ROUTE_TOLERANCE)
+        for form, result in zip(FORMS[:-1], results) for what, left, right in zip(OUTPUTS, result, results[-1])])
+
+
+def workspace_agrees(problem):
+    """The training loop's fast path against the reference, at every depth where it takes another form."""
+    if not Workspace(problem.model, problem.batch.size).is_fast:
+        return []
+    parts = []
+    for layers in (1, 2, 3, 4):
+        model = problem.row.build(layers=layers)
+        theta = 0.4 * np.random.default_rng(layers).standard_normal(model.size)
+        value, gradient = Workspace(model, problem.batch.size).value_and_gradient(theta, problem.batch)
+        expected = objective.value_and_gradient(model, theta, problem.batch)
+        parts += [Check(f"{layers} layers, value", relative_error(value, expected[0]), ROUTE_TOLERANCE),
+                  Check(f"{layers} layers, gradient", relative_error(gradient, expected[1]), ROUTE_TOLERANCE)]
+    return combine("fast path agrees with the reference", parts)
+
+
+def hessian_routes(problem):
+    """Differences of the gradient, and the complex step, against hand-derived tangents."""
+    v = np.random.default_rng(1).standard_normal((2, problem.model.size))
+    products = {method: hessian_vector_product(problem.model, problem.theta, problem.batch, v, method=method)
+                for method in ("exact", "difference", "complex")}
+    return [Check(f"H v, {method} against exact", relative_error(products[method], products["exact"]), tolerance)
+            for method, tolerance in (("difference", HESSIAN_DIFFERENCE_TOLERANCE), ("complex", ROUTE_TOLERANCE))]
+
+
+def idle_entries(problem):
+    """Parameters that cannot reach the prediction: gradient and H v exactly 0 there, and only there."""
+    gradient = objective.gradient(problem.model, problem.theta, problem.batch)
+    product = _exact_product(problem, problem.theta, np.random.default_rng(1).standard_normal(problem.model.size))
+    idle = ~problem.model.reaches_prediction()
+    wrong = np.sum((gradient != 0) & idle) + np.sum((product != 0) & idle)
+    return Check("idle parameters have derivative 0", float(wrong), 0, f"{idle.sum()} of {idle.size} are idle")
+
+
+def float32_agrees(problem):
+    theta, batch = problem.theta.astype(np.float32), problem.batch.astype(np.float32)
+    value, gradient = objective.value_and_gradient(problem.model, theta, batch)
+    expected = objective.value_and_gradient(problem.model, theta.astype(np.float64), batch.astype(np.float64))
+    if gradient.dtype != np.float32:
+        return Check("float32 against float64", np.inf, FLOAT32_TOLERANCE, f"the gradient came out as {gradient.dtype}")
+    return Check("float32 against float64", max(relative_error(value, expected[0]), relative_error(gradient, expected[1])),
+                 FLOAT32_TOLERANCE)
+
+
+def spectrum(problem):
+    """The largest eigenvalues by Lanczos (eigsh) and by the dense solver, one Hessian."""
+    H = hessian(problem.model, problem.theta, problem.batch, method="exact")
+    dense, found = dense_spectrum(H), lanczos(H, k=3, which="LA")
+    scale = np.max(np.abs(dense))
+    error = np.max(np.abs(found.values - dense[-3:])) / scale if found.converged else np.inf
+    return Check("eigenvalues, Lanczos against dense", float(error), SPECTRUM_TOLERANCE,
+                 f"residuals {np.max(found.residuals) / scale:.1e}, {found.products} products")
+
+
+# --- --full ---
+
+
+def exact_gradient(row):
+    if not row.is_polynomial:
+        return []
+    problem, (v, _) = row.rational_problem(), _rational_directions(row)
+    return check_exact_gradient(*_functions(problem), problem.theta, v, row.degree())
+
+
+def exact_product(row):
+    """The same for <gradient, u>, whose derivative along v is <H u, v>."""
+    if not row.is_polynomial:
+        return []
+    problem, (v, u) = row.rational_problem(), _rational_directions(row)
+    _, gradient = _functions(problem)
+    check = check_exact_gradient(lambda theta: np.sum(gradient(theta) * u), lambda theta: _exact_product(problem, theta, u),
+                                 problem.theta, v, row.degree() - 1)
+    return Check("exact Hessian-vector product", check.error, check.tolerance, check.detail)
+
+
+def paper_size(row):
+    """Gradient by complex step in 40 coordinates at L = 3, d = 5, n = 20."""
+    model = row.build(layers=3, dimension=5)
+    rng = np.random.default_rng(11)
+    problem = Problem(row, model, 0.2 * rng.standard_normal(model.size), PromptDistribution(5, 20).draw(rng, 3))
+    f, gradient = _functions(problem)
+    coordinates = rng.permutation(model.size)[:40]
+
+    def embedded(entries):
+        point = problem.theta.astype(entries.dtype)
+        point[coordinates] = entries
+        return point
+
+    check = check_gradient(lambda entries: f(embedded(entries)), lambda entries: gradient(embedded(entries))[coordinates],
+                           problem.theta[coordinates], method="complex")
+    return Check("gradient, complex, L = 3, d = 5, n = 20", check.error, check.tolerance, check.detail)
+
+
+CHECKS = [gradient_by_complex_step, gradient_by_differences, taylor_orders, duality, exact_hessian, hessian_routes,
+          definition, forms_agree, workspace_agrees, idle_entries, float32_agrees, spectrum]
+FULL_CHECKS = [exact_gradient, exact_product, paper_size]
+OUTPUTS = ("value", "gradient", "Hessian-vector product")
+
+
+def _functions(problem):
+    return (lambda theta: objective.value(problem.model, theta, problem.batch),
+            lambda theta: objective.gradient(problem.model, theta, problem.batch))
+
+
+def _exact_product(problem, theta, v):
+    return objective.exact_hessian_vector_product(problem.model, theta, problem.batch, v)
+
+
+def _all_outputs(model, problem):
+    v = np.random.default_rng(1).standard_normal(model.size)
+    return (*objective.value_and_gradient(model, problem.theta, problem.batch),
+            objective.exact_hessian_vector_product(model, problem.theta, problem.batch, v))
+
+
+def _rational_directions(row):
+    size = row.rational_problem().model.size
+    return rational(np.random.default_rng(3).uniform(-1, 1, (2, size)))
+
+
+def _as_list(checks):
+    return [checks] if isinstance(checks, Check) else list(checks)
