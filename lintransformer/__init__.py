@@ -18,7 +18,7 @@ from lintransformer.workspace import Workspace
 __version__ = "0.1.0"
 
 _LATER = {"hessian": "lintransformer.diagnostics.hessian", "verification": None,
-          "hessian_vector_product": "lintransformer.diagnostics.hessian"}
+          "hessian_vector_product": "lintransformer.diagnostics.products"}
 
 
 def __getattr__(name):

@@ -3,8 +3,8 @@
 Its gradient and its Hessian-vector product are exact, by the model's hand-derived passes:
     r = prediction - target            f = sum r^2 / B
     grad f = J^T (2 r / B)             H v = J^T (2 J v / B) + (d/dv J)^T (2 r / B)
-derivations/11-hessian-vector-products.md. theta's and the batch's dtypes promote as NumPy does; in float32,
-float64, complex128 and object arrays of Fractions alike.
+derivations/11-hessian-vector-products.md, eq. 11.1-11.2. theta's and the batch's dtypes promote as NumPy does; float32,
+float64, complex128 and object arrays of Fractions all run through it.
 """
 
 

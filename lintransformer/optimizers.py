@@ -29,7 +29,9 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class SGD:
-    """theta <- theta - learning_rate v, with v <- momentum v + g (eq. 10.2: no dampening, as in PyTorch).
+    """theta <- theta - learning_rate v, with v <- momentum v + g: no dampening, as in PyTorch.
+
+    derivations/10-optimizers.md, eq. 10.1.
 
     Parameters
     ----------
@@ -54,7 +56,9 @@ class SGD:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with bias correction; epsilon stands outside the root (eq. 10.4). No weight decay.
+    """Adam with bias correction; epsilon stands outside the root, and no weight decay.
+
+    derivations/10-optimizers.md, eq. 10.4-10.5.
 
     Parameters
     ----------
@@ -88,7 +92,9 @@ class Adam:
 
 @dataclass(frozen=True)
 class SignDescent:
-    """theta <- theta - learning_rate sign(g): Adam with beta1 = beta2 = epsilon = 0 (eq. 10.5)."""
+    """theta <- theta - learning_rate sign(g): Adam with beta1 = beta2 = epsilon = 0.
+
+    derivations/10-optimizers.md, eq. 10.8."""
 
     learning_rate: float
 
@@ -116,7 +122,7 @@ def make_optimizer(name, **options):
 
 
 def clip(gradient, threshold):
-    """Scale the whole gradient so that its norm is at most `threshold` (eq. 10.6).
+    """Scale the whole gradient so that its norm is at most `threshold`; derivations/10-optimizers.md, eq. 10.9.
 
     Parameters
     ----------

@@ -77,7 +77,8 @@ def test_entries_that_cannot_reach_the_prediction_have_gradient_and_hessian_zero
         silent = ~model.reaches_prediction()
         assert not lt.gradient(model, theta, batch)[silent].any()
         assert not exact_hessian_vector_product(model, theta, batch, directions(model))[:, silent].any()
-        assert lt.gradient(model, theta, batch)[~silent].all()
+        if row["attention"] != "relu" and not row["embedding"]:                # a ReLU may be off for every prompt
+            assert lt.gradient(model, theta, batch)[~silent].all()
 
 
 @given(row=st.sampled_from(list(MODELS.values())), size=sizes())

@@ -6,7 +6,7 @@ S (..., N, N, B): row i is the key, column j the query, N = n + 1 tokens, the la
 The paper puts the activation "outside Z^T Q Z"; the authors apply it over all N keys, and only then does the
 mask M of eq. 7 drop the query token as a key (mask="after", the default). With mask="before" the query token
 is no key to begin with: the softmax normalises over the n context tokens. For linear and ReLU attention, which
-act on each score alone, both are the same. Derivations: derivations/07-softmax-relu.md.
+act on each score alone, both are the same. Derivation: derivations/07-softmax-relu.md, eq. 7.2-7.5 and eq. 7.8.
 
 An activation is four functions. Its Jacobian is symmetric in all three cases, so that `pull` serves both the
 backward pass and the tangent of the forward pass:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lintransformer.models.products import left, masked, mix, mix_transposed, outer_sum, scores
+from lintransformer.models.products import left, masked, mix, mix_transposed, outer_sum, scores, zeros
 
 
 class TokenState:
@@ -28,7 +28,7 @@ class TokenState:
     needs_tokens = True
 
     def zeros_like(self, Z):
-        return np.zeros_like(Z)
+        return zeros(Z.shape, Z.dtype)
 
     def start(self, Z):
         return Z
@@ -47,7 +47,7 @@ class TokenState:
         return -Z[..., -1, -1, :]
 
     def read_backward(self, Z, dprediction):
-        dZ = np.zeros(dprediction.shape[:-1] + Z.shape[-3:], dtype=np.result_type(Z, dprediction))
+        dZ = zeros(dprediction.shape[:-1] + Z.shape[-3:], np.result_type(Z, dprediction))
         dZ[..., -1, -1, :] = -dprediction
         return dZ
 

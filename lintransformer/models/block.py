@@ -1,6 +1,6 @@
 """The fast path: linear attention in block parametrisation, on Gram statistics, at its own size d.
 
-With P = diag(P', 1) and Q = diag(Q', 0) the (d+1)-row recurrence of `gram.py` falls apart into (eq. 6.3)
+With P = diag(P', 1) and Q = diag(Q', 0) the (d+1)-row recurrence of `gram.py` falls apart into
 
     S (d, d)  X X^T           c  = sum_h Q_h'^T s / n          y'  = y + c . x
     s (d,)    X y             B  = I + sum_h P_h' S Q_h' / n   x'  = B x
@@ -8,8 +8,9 @@ With P = diag(P', 1) and Q = diag(Q', 0) the (d+1)-row recurrence of `gram.py` f
     y ()      its response                                     S'  = B S B^T
 
 and prediction = -y_L. The last layer moves y only; the one before it needs no S', so that it works with
-matrix-vector products alone (`_vector_*`); the others form B and S' (`_matrix_*`). Derivation, forward and
-backward: derivations/06-block-fast-path.md. Equal to `gram.py` in tests/test_workspace.py, at every size.
+matrix-vector products alone (`_vector_*`); the others form B and S' (`_matrix_*`). Derivation:
+derivations/06-block-fast-path.md, eq. 6.2-6.4 forward and eq. 6.5-6.10 backward. Equal to `gram.py` in
+tests/test_workspace.py, at every size.
 
 Conventions
 -----------
@@ -111,7 +112,7 @@ class BlockGramKernel:
             V_next += _shaped(np.matmul(P[h], _flat(self._T[h]), out=_flat(self._vectors)), V_next)
 
     def _vector_backward(self, layer, P, Q, dP, dQ):
-        """eq. 6.9-6.11; dV holds (ds', dx') and becomes (dw, dx)."""
+        """derivations/06-block-fast-path.md, eq. 6.5-6.10; dV holds (ds', dx') and becomes (dw, dx)."""
         W, dV, dW = self._W[layer], self._dV, self._dW
         np.copyto(dW, dV)
         for h in range(self.heads):
@@ -144,7 +145,7 @@ class BlockGramKernel:
         np.einsum("ijb,kjb->ikb", BS, B, out=self._S[layer + 1])
 
     def _matrix_backward(self, layer, P, Q, dP, dQ):
-        """eq. 6.12-6.16; dV and E hold the adjoints after the layer and become those before it."""
+        """derivations/06-block-fast-path.md, eq. 6.5-6.10; dV and E go from after the layer to before it."""
         S, B, BS, H, K, E = self._S[layer], self._B[layer], self._BS[layer], self._H, self._K, self._E
         np.einsum("ijb,jkb->ikb", E, BS, out=H)                              # H = dV W^T + 2 dS' B S
         H += np.einsum("ikb,jkb->ijb", self._dV, self._W[layer], out=self._matrix)

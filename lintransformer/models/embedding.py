@@ -4,7 +4,7 @@ Conventions
 -----------
 Tokens Z (D, N, B), batch last; X = Z[:d] the covariates. theta's part is the C-order of W1 (h, d), b1 (h),
 W2 (d, h), b2 (d). Adjoints are written d, tangents t and may carry a leading axis K. On a kink, W1 x + b1 = 0,
-the ReLU's derivative is taken as 0. Derivation: derivations/09-mlp-embedding.md.
+the ReLU's derivative is taken as 0. Derivation: derivations/09-mlp-embedding.md, eq. 9.1 and eq. 9.3-9.6.
 """
 
 from typing import NamedTuple

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lintransformer.models.products import (on, outer, plus_transposed, times, times_transposed, transposed_on,
-                                            transposed_times)
+                                            transposed_times, zeros)
 
 
 class _MixingCache(NamedTuple):
@@ -29,7 +29,7 @@ class _MixingCache(NamedTuple):
 
 
 class Mixing:
-    """A = I + (1/n) sum_h P_h G Q_h (D, D, B), as a function of G, P and Q; eq. 5.2."""
+    """A = I + (1/n) sum_h P_h G Q_h (D, D, B), as a function of G, P and Q; derivations/05-gram.md, eq. 5.1."""
 
     def matrix(self, G, P, Q, n):
         PG, GQ = _left(P, G), _right(G, Q)
@@ -37,7 +37,7 @@ class Mixing:
         return A, _MixingCache(G, P, Q, PG, GQ, n)
 
     def backward(self, cache, dA):
-        """dA to (dG, dP, dQ), dG not symmetrised; eq. 5.7-5.9."""
+        """dA to (dG, dP, dQ), dG not symmetrised; derivations/05-gram.md, eq. 5.5-5.6."""
         dN = dA / cache.n                                                    # Hbar in the derivation
         PdN = np.einsum("hji,jkb->hikb", cache.P, dN)                        # P_h^T Hbar
         dG = np.einsum("hikb,hjk->ijb", PdN, cache.Q)
@@ -93,7 +93,7 @@ class GramAttention:
         self.mixing = mixing
 
     def zeros_like(self, state):
-        return tuple(np.zeros_like(array) for array in state)
+        return tuple(zeros(array.shape, array.dtype) for array in state)
 
     # --- from tokens, for models that compute their tokens (an embedding) ---
 
@@ -102,7 +102,7 @@ class GramAttention:
         return np.einsum("inb,jnb->ijb", context, context), Z[:, -1]
 
     def start_backward(self, Z, dstate):
-        """dG symmetric: dZ = 2 dG Z M, plus dz on the query column; derivations/09-mlp-embedding.md."""
+        """dG symmetric: dZ = 2 dG Z M, plus dz on the query column; derivations/05-gram.md, eq. 5.7."""
         return self._tokens(dstate, 2 * np.einsum("ijb,jnb->inb", dstate[0], Z[:, :-1]))
 
     def start_tangent(self, Z, tZ):
@@ -125,7 +125,7 @@ class GramAttention:
     def read_backward(self, state, dprediction):
         G, z = state
         lead, dtype = dprediction.shape[:-1], np.result_type(z, dprediction)
-        dG, dz = np.zeros(lead + G.shape[-3:], dtype), np.zeros(lead + z.shape[-2:], dtype)
+        dG, dz = zeros(lead + G.shape[-3:], dtype), zeros(lead + z.shape[-2:], dtype)
         dz[..., -1, :] = -dprediction
         return dG, dz
 
@@ -138,7 +138,7 @@ class GramAttention:
         return (times_transposed(AG, A), on(A, z)), (z, A, AG, mcache)
 
     def layer_backward(self, cache, dstate_next):
-        """eq. 5.6-5.11."""
+        """derivations/05-gram.md, eq. 5.4-5.6."""
         (z, A, AG, mcache), (dG_next, dz_next) = cache, dstate_next
         dA = outer(dz_next, z) + 2 * times(dG_next, AG)
         (dG, dP, dQ), mbcache = self.mixing.backward(mcache, dA)

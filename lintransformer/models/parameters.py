@@ -10,7 +10,8 @@ L layers, H heads, D = d + 1. The attention part of theta is the C-order of [lay
     separate  P', W_q, W_k    d                    the same, with Q' = W_q^T W_k               Fig. 8 left
 
 Each map theta -> (P, Q) comes with its pullback (adjoint), its tangent and the tangent of its pullback; a
-tangent may carry a leading axis K, one entry for each of K directions. derivations/08-separate-heads.md.
+tangent may carry a leading axis K, one entry for each of K directions. Derivation:
+derivations/08-separate-heads.md, eq. 8.1-8.3.
 """
 
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class Parametrization:
 
         The prediction reads row d of Z_L only. The last layer's P therefore matters through its row d alone:
         not at all when that row is fixed (block, separate). With one layer, column d of a full Q multiplies
-        the query's own response, which eq. 4 sets to 0. derivations/03-linear-attention.md, eq. 3.9.
+        the query's own response, which eq. 4 sets to 0. derivations/03-linear-attention.md, eq. 3.7.
         """
         reaches = np.ones(self.shape, dtype=bool)
         reaches[-1, :, 0] = False

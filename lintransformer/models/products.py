@@ -8,7 +8,15 @@ Conventions
 A leading axis K (the directions of a tangent) may stand before any of them and broadcasts.
 """
 
+from fractions import Fraction
+
 import numpy as np
+
+
+def zeros(shape, dtype):
+    """Zeros of a dtype; an object array gets exact ones, since 0 / n would be a float."""
+    return np.full(shape, Fraction(0) if dtype == object else 0, dtype)
+
 
 # --- tokens ---
 
@@ -50,7 +58,7 @@ def token_gram(X, Y):
 
 def masked(Z):
     """Z M: the query token, as a key, is dropped (eq. 7)."""
-    return np.concatenate([Z[..., :-1, :], np.zeros_like(Z[..., -1:, :])], axis=-2)
+    return np.concatenate([Z[..., :-1, :], zeros(Z[..., -1:, :].shape, Z.dtype)], axis=-2)
 
 
 # --- matrices, one a prompt ---

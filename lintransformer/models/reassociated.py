@@ -2,7 +2,7 @@
 
 Z' = A Z with A = I + (1/n) sum_h P_h (Z M Z^T) Q_h. Everything about A is shared with the Gram form. The four
 functions of a layer are those of `lintransformer/models/attention.py`; derivations/03-linear-attention.md,
-eq. 3.6, and derivations/04-backward-token.md.
+eq. 3.3, and derivations/04-backward-token.md, eq. 4.8.
 """
 
 from lintransformer.models.attention import TokenState
