@@ -1,0 +1,1 @@
+"""Benchmarks and cross-checks against PyTorch, JAX and C. The package never imports this."""
