@@ -140,12 +140,11 @@ def noise_statistics(norms, resamples=200, level=0.95, seed=0):
     check_finite_positive("level", level)
     rng = stream(seed, "probe")
     check_positive_integer("resamples", resamples)
-    drawn = [norms[rng.integers(0, len(norms), len(norms))] for _ in range(resamples)]
+    drawn = norms[rng.integers(0, len(norms), (resamples, len(norms)))]
     tails = [(1 - level) / 2, (1 + level) / 2]
     report = {}
     for name, statistic in STATISTICS.items():
-        values = [statistic(sample) for sample in drawn]
-        report[name] = (float(statistic(norms)), *map(float, np.quantile(values, tails)))
+        report[name] = (float(statistic(norms)), *map(float, np.quantile(statistic(drawn), tails)))
     return report
 
 

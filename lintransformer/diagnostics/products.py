@@ -14,6 +14,7 @@ import numpy as np
 
 from lintransformer.checks import InputError, check_choice
 from lintransformer.objective import exact_hessian_vector_product, gradient
+from lintransformer.prompts import GramPrompts, Prompts
 from lintransformer.workspace import Workspace
 
 DIFFERENCE_STEP = np.finfo(np.float64).eps ** (1 / 3) / 10                   # 6.1e-7, see difference_step
@@ -54,7 +55,8 @@ def make_product(model, theta, batch, method="difference"):
         if v.ndim not in (1, 2) or v.shape[-1] != model.size:
             raise InputError(f"v must have shape {(model.size,)} or (K, {model.size}), not {v.shape}")
         stack = np.atleast_2d(v)
-        Hv = product(stack) if len(stack) else stack.copy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            Hv = product(stack) if len(stack) else stack.copy()
         if not np.isfinite(Hv).all():
             raise InputError("the Hessian at theta is not finite: f overflows there (a diverged point)")
         return Hv.reshape(v.shape)
@@ -117,12 +119,17 @@ def _normalised(v):
 
 
 def finite_point(model, theta, batch):
-    """theta and the batch in float64, or an `InputError` if either is not real and finite."""
+    """theta and the batch in float64, or an `InputError` if they do not fit, are not real or not finite."""
     theta = finite("theta", _real("theta", model.check_theta(theta)), " (a diverged point)")
+    if not isinstance(batch, (Prompts, GramPrompts)):
+        raise InputError(f"batch must be Prompts or GramPrompts, not {type(batch).__name__}")
     for name in ("Z", "G", "z", "target"):
         if hasattr(batch, name):
             finite(f"batch.{name}", _real(f"batch.{name}", getattr(batch, name)))
-    return theta, batch if not hasattr(batch, "astype") else batch.astype(np.float64)
+    batch = batch.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        model.forward(theta, batch.take(slice(0, 1)))                        # refuses what does not fit
+    return theta, batch
 
 
 def finite(name, array, remark=""):
