@@ -14,12 +14,13 @@ import numpy as np
 
 from lintransformer.checks import (InputError, check_choice, check_finite_positive, check_positive_integer)
 from lintransformer.prompts import GramPrompts, Prompts
-from lintransformer.random import stream
+from lintransformer.random import NormalBuffer, stream
 
 COVARIATES = {
     "gaussian": "x ~ N(0, I_d)",
     "spherical": "x ~ Unif(S^{d-1})",
     "gamma": "x = sqrt(Gamma(shape, scale)) Unif(S^{d-1})",
+    "orthogonal": "x = sqrt(d) e_k, k uniform: one of d orthogonal vectors (after Huang et al. 2023)",
 }
 
 
@@ -118,14 +119,16 @@ class TokenSampler:
         self.distribution, self.dtype = distribution, _float_dtype(dtype)
         check_positive_integer("batch size", size)
         d, n = distribution.dimension, distribution.context_length
-        self._X, self._radius = np.empty((d, n + 1, size), dtype), np.empty((n + 1, size), dtype)
-        self._w, self._Z = np.empty((d, size), dtype), np.zeros((d + 1, n + 1, size), dtype)
-        self._target = np.empty(size, dtype)
+        self._normals = NormalBuffer([(d, n + 1, size), (d, size)], self.dtype)
+        self._radius = np.empty((n + 1, size), dtype)
+        self._Z, self._target = np.zeros((d + 1, n + 1, size), dtype), np.empty(size, dtype)
         self._prompts = Prompts(np.moveaxis(self._Z, -1, 0), self._target)
 
     def draw(self, rng):
-        d = self.distribution.dimension
-        X, w = self._draw_covariates(rng), self._draw_tasks(rng)
+        d, (covariate_factor, task_factor) = self.distribution.dimension, self.distribution._factors
+        normals, w = self._normals.fill(rng)
+        X = _transform(covariate_factor, self._scale_covariates(rng, normals))
+        w = _transform(task_factor, w)
         response = X if self.distribution.response is None else self.distribution.response(X)
         self._Z[:d] = X
         np.einsum("db,dib->ib", w, response[:, :-1], out=self._Z[d, :-1])
@@ -136,24 +139,19 @@ class TokenSampler:
         self._prompts.__dict__.pop("_gram", None)                            # the cached Gram matrix is stale
         return self._prompts
 
-    def _draw_covariates(self, rng):
-        rng.standard_normal(out=self._X, dtype=self.dtype)
-        if self.distribution.covariates != "gaussian":
-            np.einsum("dib,dib->ib", self._X, self._X, out=self._radius)
-            scale = np.sqrt(self._radius, out=self._radius)
-            np.divide(1, scale, out=scale)
-            if self.distribution.covariates == "gamma":
-                scale *= np.sqrt(self._draw_gamma(rng))
-            self._X *= scale
-        return _transform(self.distribution._factors[0], self._X)
-
-    def _draw_gamma(self, rng):
-        gamma = rng.standard_gamma(self.distribution.gamma_shape, self._radius.shape, dtype=self.dtype)
-        return np.multiply(gamma, self.distribution.gamma_scale, out=gamma)
-
-    def _draw_tasks(self, rng):
-        rng.standard_normal(out=self._w, dtype=self.dtype)
-        return _transform(self.distribution._factors[1], self._w)
+    def _scale_covariates(self, rng, X):
+        """Normals (d, n+1, B) to covariates, in place: their directions are kept, their lengths replaced."""
+        if self.distribution.covariates == "gaussian":
+            return X
+        if self.distribution.covariates == "orthogonal":
+            return _nearest_axis(X)
+        scale = np.einsum("dib,dib->ib", X, X, out=self._radius)
+        np.divide(1, scale, out=scale)
+        if self.distribution.covariates == "gamma":
+            gamma = rng.standard_gamma(self.distribution.gamma_shape, scale.shape, dtype=self.dtype)
+            scale *= np.multiply(gamma, self.distribution.gamma_scale, out=gamma)
+        X *= np.sqrt(scale, out=scale)
+        return X
 
 
 class GramSampler:
@@ -171,7 +169,8 @@ class GramSampler:
         if not self._direct:
             self._tokens = TokenSampler(distribution, size, dtype)
         self._factor = np.zeros((d, min(d, n), size), dtype)                 # lower trapezoidal, X X^T = A A^T
-        self._w_and_x = np.empty((2, d, size), dtype)
+        self._below = np.tril_indices(d, -1, min(d, n))
+        self._normals = NormalBuffer([(len(self._below[0]), size), (d, size), (d, size)], self.dtype)
         self._G, self._z = np.empty((d + 1, d + 1, size), dtype), np.zeros((d + 1, size), dtype)
         self._target = np.empty(size, dtype)
         self._prompts = GramPrompts(np.moveaxis(self._G, -1, 0), np.moveaxis(self._z, -1, 0), self._target, n)
@@ -185,10 +184,10 @@ class GramSampler:
 
     def _draw_wishart(self, rng):
         d, G = self.distribution.dimension, self._G
-        A = _transform(self.distribution._factors[0], self._draw_bartlett(rng))
-        rng.standard_normal(out=self._w_and_x, dtype=self.dtype)
-        w = _transform(self.distribution._factors[1], self._w_and_x[0])
-        x = _transform(self.distribution._factors[0], self._w_and_x[1])
+        covariate_factor, task_factor = self.distribution._factors
+        below, w, x = self._normals.fill(rng)
+        A = _transform(covariate_factor, self._draw_bartlett(rng, below))
+        w, x = _transform(task_factor, w), _transform(covariate_factor, x)
         np.einsum("ikb,jkb->ijb", A, A, out=G[:d, :d])                       # S = X X^T
         np.einsum("ijb,jb->ib", G[:d, :d], w, out=G[:d, d])                  # s = X y, since y = X^T w
         G[d, :d] = G[:d, d]
@@ -196,13 +195,12 @@ class GramSampler:
         self._z[:d] = x
         np.einsum("ib,ib->b", w, x, out=self._target)
 
-    def _draw_bartlett(self, rng):
+    def _draw_bartlett(self, rng, below):
         """A (d, min(d, n), B) with A A^T ~ Wishart_d(I, n); derivations/02-task.md, eq. 2.9."""
         A, n = self._factor, self.distribution.context_length
-        for i, row in enumerate(A):
-            rng.standard_normal(out=row[:i], dtype=self.dtype)
-            if i < n:
-                rng.standard_gamma((n - i) / 2, out=row[i], dtype=self.dtype)
+        A[self._below] = below
+        for i in range(A.shape[1]):
+            rng.standard_gamma((n - i) / 2, out=A[i, i], dtype=self.dtype)
         diagonal = np.einsum("iib->ib", A[:A.shape[1]])                      # a view: chi_{n-i} = sqrt(2 Gamma)
         np.multiply(diagonal, 2, out=diagonal)
         np.sqrt(diagonal, out=diagonal)
@@ -216,6 +214,14 @@ class GramSampler:
 
 
 SAMPLERS = {"gram": GramSampler, "tokens": TokenSampler}
+
+
+def _nearest_axis(X):
+    """Normals (d, n+1, B) to sqrt(d) e_k, in place, with k the largest entry: uniform, and E x x^T = I as before."""
+    largest = np.argmax(X, axis=0)[None]
+    X[...] = 0
+    np.put_along_axis(X, largest, np.sqrt(len(X)), axis=0)
+    return X
 
 
 def _transform(factor, values):

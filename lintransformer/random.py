@@ -28,3 +28,44 @@ def stream(seed, purpose):
     check_choice("random stream", purpose, PURPOSES)
     sequence = np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose),))
     return np.random.Generator(np.random.SFC64(sequence))
+
+
+class NormalBuffer:
+    """Standard normals in one buffer, refilled at each `fill` by Box and Muller's transform.
+
+    NumPy's logarithm, sine and cosine run on whole vectors, which makes this twice as fast as the ziggurat of
+    `Generator.standard_normal`. In float32 the uniforms are multiples of 2^-24, so that no draw lies further out
+    than sqrt(48 log 2) = 5.8, which a normal exceeds once in 10^8.
+
+    Parameters
+    ----------
+    shapes : shapes of the arrays wanted
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    arrays : list of arrays, views of the buffer: independent N(0, 1) after each fill
+    """
+
+    def __init__(self, shapes, dtype):
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        half = (sum(sizes) + 1) // 2
+        self._normals, self._radius = np.empty(2 * half, dtype), np.empty(half, dtype)
+        ends = np.cumsum(sizes)
+        self.arrays = [self._normals[end - size:end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes)]
+
+    def fill(self, rng):
+        """Draw all arrays anew."""
+        uniforms, radius = self._normals, self._radius
+        rng.random(out=uniforms, dtype=uniforms.dtype)
+        cosine, angle = np.split(uniforms, 2)
+        np.subtract(1, cosine, out=radius)                                   # in (0, 1]: the logarithm is finite
+        np.log(radius, out=radius)
+        radius *= -2
+        np.sqrt(radius, out=radius)
+        angle *= 2 * np.pi
+        np.cos(angle, out=cosine)
+        np.sin(angle, out=angle)
+        cosine *= radius
+        angle *= radius
+        return self.arrays

@@ -62,7 +62,7 @@ class Workspace:
         return np.concatenate(residuals)**2
 
     def _residual(self, kernel, P, Q, gram, part):
-        prediction = kernel.forward(P, Q, np.moveaxis(gram.G, 0, -1)[..., part], np.moveaxis(gram.z, 0, -1)[..., part])
+        prediction = kernel.forward(P, Q, gram.G[part].transpose(1, 2, 0), gram.z[part].T)
         prediction -= gram.target[part]
         return prediction
 
@@ -86,7 +86,8 @@ class Workspace:
         if batch.size != self.batch_size:
             raise InputError(f"batch holds {batch.size} prompts, but the workspace was made for {self.batch_size}")
         if batch.dimension != self.model.dimension:
-            raise InputError(f"batch has dimension {batch.dimension}, but the model has dimension {self.model.dimension}")
+            raise InputError(f"batch has dimension {batch.dimension}, but the model has dimension "
+                             f"{self.model.dimension}")
         return self.model.check_theta(theta).astype(self.dtype, copy=False)
 
 

@@ -14,65 +14,64 @@ tests/test_workspace.py, at every size.
 
 Conventions
 -----------
-Batch last, c prompts at a time; every array of that length is allocated once and reused. s and x, then w and x,
-stand side by side in V (d, 2, c). Q carries the 1/n. Adjoints are written d; E = 2 dS is symmetric.
+Batch last, c prompts at a time; every array of that length is allocated once and reused, in the memory layout
+that is faster for d (`layouts.py`). s and x, then w and x, stand side by side in V (d, 2, c). Q carries the 1/n.
+Adjoints are written d; E = 2 dS is symmetric.
 """
 
 import numpy as np
 
+from lintransformer.models.layouts import layout_for
+
 
 class BlockGramKernel:
-    """Forward and backward of one chunk of at most `chunk` prompts, in buffers of its own.
+    """Forward and backward of c prompts, in buffers of its own.
 
     Parameters
     ----------
-    layers, heads, dimension, chunk : int
+    layers, heads, dimension, prompts : int
     dtype : float32 or float64
     """
 
-    def __init__(self, layers, heads, dimension, chunk, dtype):
-        self.layers, self.heads, self.chunk = layers, heads, chunk
-        d, c = dimension, chunk
+    def __init__(self, layers, heads, dimension, prompts, dtype):
+        self.layers, self.heads = layers, heads
+        self.use = layout_for(dimension)
 
-        def matrices(count):
-            return [np.empty((d, d, c), dtype) for _ in range(count)]
+        def empty(columns, count):
+            return [self.use.empty(dimension, columns, prompts, dtype) for _ in range(count)]
 
-        self._S = matrices(max(1, layers - 1))                               # S_l, where it is needed
-        self._B, self._BS = matrices(layers - 2), matrices(layers - 2)
-        self._PS = [matrices(heads) for _ in range(layers - 2)]
-        self._V = [np.empty((d, 2, c), dtype) for _ in range(layers)]        # (s, x) entering layer l
-        self._W = [np.empty((d, 2, c), dtype) for _ in range(layers - 1)]    # (w, x)
-        self._c = [np.empty((d, c), dtype) for _ in range(layers)]
-        self._U, self._T = ([np.empty((d, 2, c), dtype) for _ in range(heads)] for _ in range(2))
-        self._dV, self._dW, self._vectors = (np.empty((d, 2, c), dtype) for _ in range(3))
-        self._dc, self._vector = np.empty((d, c), dtype), np.empty((d, c), dtype)
-        self._left, self._right = (np.empty((d, 2 * heads + 1, c), dtype) for _ in range(2))
-        self._H, self._E, self._K, self._matrix = matrices(4)
-        self._y, self._dy, self._scalar = (np.empty(c, dtype) for _ in range(3))
-        self._dQ_rows = np.empty((d, d, d), dtype)
+        square = dimension
+        self._S = empty(square, max(1, layers - 1))                          # S_l, where it is needed
+        self._B, self._BS = empty(square, layers - 2), empty(square, layers - 2)
+        self._PS = [empty(square, heads) for _ in range(layers - 2)]
+        self._V, self._W = empty(2, layers), empty(2, layers - 1)            # (s, x) entering layer l; (w, x)
+        self._c = empty(1, layers)
+        self._U, self._T = empty(2, heads), empty(2, heads)                  # Q V and S Q V of the vector layer
+        self._dV, self._dW, self._pair = empty(2, 3)
+        self._dc, self._single = empty(1, 2)
+        self._left, self._right = empty(2 * heads + 1, 2)
+        self._E, self._KT, self._X = empty(square, 3)
+        self._H = self.use.empty_for_product(dimension, dimension, prompts, dtype)
+        self._y, self._dy, self._scalar = (np.empty(prompts, dtype) for _ in range(3))
 
     def forward(self, P, Q, G, z):
-        """The predictions (c,) of a full chunk; valid until the next call.
+        """The predictions (c,); valid until the next call.
 
         Parameters
         ----------
         P, Q : arrays (L, H, d, d); Q divided by n
         G, z : arrays (d + 1, d + 1, c), (d + 1, c)
         """
-        d = len(z) - 1
-        np.copyto(self._S[0], G[:d, :d])
-        np.copyto(self._V[0][:, 0], G[:d, d])
-        np.copyto(self._V[0][:, 1], z[:d])
-        np.copyto(self._y, z[d])
+        d, V, Q_sum = len(z) - 1, self._V[0], Q.sum(axis=1)
+        self._S[0][...], V[:, 0], V[:, 1], self._y[...] = G[:d, :d], G[:d, d], z[:d], z[d]
         for layer in range(self.layers):
-            V = self._V[layer]
-            np.matmul(Q[layer].sum(axis=0).T, V[:, 0], out=self._c[layer])   # c = sum_h Q_h^T s
-            np.einsum("ib,ib->b", self._c[layer], V[:, 1], out=self._scalar)
-            self._y += self._scalar
+            V, c = self._V[layer], self._c[layer]
+            self.use.left(Q_sum[layer].T, V[:, :1], out=c)                   # c = sum_h Q_h^T s
+            self._y += np.einsum("ib,ib->b", c[:, 0], V[:, 1], out=self._scalar)
             if layer < self.layers - 1:
                 W = self._W[layer]
-                np.einsum("ijb,jb->ib", self._S[layer], self._c[layer], out=W[:, 0])
-                W[:, 0] += V[:, 0]                                           # w = S c + s
+                w = self.use.product(self._S[layer], c, out=self._single)    # w = S c + s
+                np.add(w[:, 0], V[:, 0], out=W[:, 0])
                 W[:, 1] = V[:, 1]
                 step = self._matrix_forward if layer < self.layers - 2 else self._vector_forward
                 step(layer, P[layer], Q[layer])
@@ -81,102 +80,86 @@ class BlockGramKernel:
     def backward(self, P, Q, dprediction, dP, dQ):
         """Add the gradients of <dprediction, prediction> to dP and dQ (L, H, d, d); dQ that of Q with its 1/n."""
         np.negative(dprediction, out=self._dy)
-        last = self.layers - 1
+        last, Q_sum = self.layers - 1, Q.sum(axis=1)
         self._dV[...] = 0
-        self._response_backward(last, Q[last], dQ[last], None)
-        for layer in range(last - 1, -1, -1):
-            if layer == last - 1:
-                self._vector_backward(layer, P[layer], Q[layer], dP[layer], dQ[layer])
-            else:
+        for layer in range(last, -1, -1):
+            if layer < last - 1:
                 self._matrix_backward(layer, P[layer], Q[layer], dP[layer], dQ[layer])
-            self._response_backward(layer, Q[layer], dQ[layer], self._S[layer])
+            elif layer < last:
+                self._vector_backward(layer, P[layer], Q[layer], dP[layer], dQ[layer])
+            self._response_backward(layer, Q_sum[layer], dQ[layer])
 
-    def _response_backward(self, layer, Q, dQ, S):
+    def _response_backward(self, layer, Q_sum, dQ):
         """Back through y' = y + c.x, w = S c + s and c = sum_h Q_h^T s; dV holds (dw, dx) and becomes (ds, dx)."""
-        V, dV, dc = self._V[layer], self._dV, self._dc
-        np.multiply(self._dy, V[:, 1], out=dc)                               # dc = dy x + S dw
-        if S is not None:
-            dc += np.einsum("ijb,jb->ib", S, dV[:, 0], out=self._vector)
-        dQ += V[:, 0] @ dc.T                                                 # the same for every head
-        dV[:, 1] += np.multiply(self._dy, self._c[layer], out=self._vector)
-        dV[:, 0] += np.matmul(Q.sum(axis=0), dc, out=self._vector)
+        V, dV, dc, single = self._V[layer], self._dV, self._dc, self._single
+        np.multiply(self._dy, V[:, 1], out=dc[:, 0])                         # dc = dy x + S dw
+        if layer < self.layers - 1:
+            dc += self.use.product(self._S[layer], dV[:, :1], out=single)
+        dQ += self.use.sum_product_transposed(V[:, :1], dc)                  # the same for every head
+        if layer > 0:
+            dV[:, 1] += np.multiply(self._dy, self._c[layer][:, 0], out=single[:, 0])
+            dV[:, 0] += self.use.left(Q_sum, dc, out=single)[:, 0]
 
     # --- the layer before the last: (s', x') = (w, x) + sum_h P_h S Q_h (w, x) ---
 
     def _vector_forward(self, layer, P, Q):
         W, V_next = self._W[layer], self._V[layer + 1]
-        np.copyto(V_next, W)
+        V_next[...] = W
         for h in range(self.heads):
-            np.matmul(Q[h], _flat(W), out=_flat(self._U[h]))
-            np.einsum("ijb,jkb->ikb", self._S[layer], self._U[h], out=self._T[h])
-            V_next += _shaped(np.matmul(P[h], _flat(self._T[h]), out=_flat(self._vectors)), V_next)
+            U = self.use.left(Q[h], W, out=self._U[h])
+            T = self.use.product(self._S[layer], U, out=self._T[h])
+            V_next += self.use.left(P[h], T, out=self._pair)
 
     def _vector_backward(self, layer, P, Q, dP, dQ):
         """derivations/06-block-fast-path.md, eq. 6.5-6.10; dV holds (ds', dx') and becomes (dw, dx)."""
-        W, dV, dW = self._W[layer], self._dV, self._dW
-        np.copyto(dW, dV)
+        dV, dW, dU = self._dV, self._dW, self._pair
+        dW[...] = dV
         for h in range(self.heads):
-            dP[h] += _flat(dV) @ _flat(self._T[h]).T
-            dT, dU = self._left[:, 2 * h:2 * h + 2], self._vectors
-            dT[...] = _shaped(np.matmul(P[h].T, _flat(dV), out=_flat(dU)), dV)
-            self._right[:, 2 * h:2 * h + 2] = self._U[h]
-            np.einsum("ijb,jkb->ikb", self._S[layer], dT, out=dU)
-            dQ[h] += _flat(dU) @ _flat(W).T
-            dW += _shaped(np.matmul(Q[h].T, _flat(dU), out=_flat(self._T[h])), dW)
+            columns = slice(2 * h, 2 * h + 2)
+            dP[h] += self.use.sum_product_transposed(dV, self._T[h])
+            dT = self.use.left(P[h].T, dV, out=self._T[h])
+            self._left[:, columns], self._right[:, columns] = dT, self._U[h]
+            self.use.product(self._S[layer], dT, out=dU)
+            dQ[h] += self.use.sum_product_transposed(dU, self._W[layer])
+            dW += self.use.left(Q[h].T, dU, out=self._U[h])
         self._dV, self._dW = dW, dV
         if layer > 0:                                                        # dS = sum_h dT U^T + dw c^T
-            self._left[:, -1], self._right[:, -1] = self._dV[:, 0], self._c[layer]
-            np.einsum("ikb,jkb->ijb", self._left, self._right, out=self._matrix)
-            self._symmetrise()
+            self._left[:, -1], self._right[:, -1] = self._dV[:, 0], self._c[layer][:, 0]
+            X = self.use.product_transposed(self._left, self._right, out=self._X)
+            np.add(X, np.swapaxes(X, 0, 1), out=self._E)
 
     # --- the layers before: B and S' = B S B^T are formed ---
 
     def _matrix_forward(self, layer, P, Q):
         S, B, BS = self._S[layer], self._B[layer], self._BS[layer]
         for h in range(self.heads):
-            PS = self._PS[layer][h]
-            np.matmul(P[h], _flat(S), out=_flat(PS))
-            np.matmul(Q[h].T, PS, out=B if h == 0 else self._matrix)         # P S Q, row by row
-            if h > 0:
-                B += self._matrix
-        np.einsum("iib->ib", B)[...] += 1
-        np.einsum("ijb,jkb->ikb", B, self._W[layer], out=self._V[layer + 1])
-        np.einsum("ijb,jkb->ikb", B, S, out=BS)
-        np.einsum("ijb,kjb->ikb", BS, B, out=self._S[layer + 1])
+            PS = self.use.left(P[h], S, out=self._PS[layer][h])
+            if h == 0:
+                self.use.right(PS, Q[h], out=B)
+            else:
+                B += self.use.right(PS, Q[h], out=self._X)
+        np.einsum("iib->ib", B)[...] += 1                                    # a view of the diagonals
+        self.use.product(B, self._W[layer], out=self._V[layer + 1])
+        self.use.product_symmetric(B, S, out=BS)
+        self.use.product_transposed(BS, B, out=self._S[layer + 1])
 
     def _matrix_backward(self, layer, P, Q, dP, dQ):
         """derivations/06-block-fast-path.md, eq. 6.5-6.10; dV and E go from after the layer to before it."""
-        S, B, BS, H, K, E = self._S[layer], self._B[layer], self._BS[layer], self._H, self._K, self._E
-        np.einsum("ijb,jkb->ikb", E, BS, out=H)                              # H = dV W^T + 2 dS' B S
-        H += np.einsum("ikb,jkb->ijb", self._dV, self._W[layer], out=self._matrix)
-        np.einsum("jib,jkb->ikb", B, self._dV, out=self._dW)
-        self._dV, self._dW = self._dW, self._dV
-        if layer > 0:                                                        # E = B^T E' B + X + X^T
-            np.einsum("ijb,jkb->ikb", E, B, out=self._K)
-            np.einsum("jib,jkb->ikb", B, K, out=E)
-            np.einsum("ib,jb->ijb", self._dV[:, 0], self._c[layer], out=self._matrix)
+        S, B, H, KT, X, E = self._S[layer], self._B[layer], self._H, self._KT, self._X, self._E
+        self.use.product(E, self._BS[layer], out=H)                          # H = dV W^T + 2 dS' B S
+        H += self.use.product_transposed(self._dV, self._W[layer], out=X)
+        self._dV, self._dW = self.use.transposed_product(B, self._dV, out=self._dW), self._dV
+        if layer > 0:                                                        # E becomes B^T E' B + X + X^T
+            self.use.product(E, B, out=KT)
+            self.use.transposed_product(B, KT, out=E)
+            self.use.product_transposed(self._dV[:, :1], self._c[layer], out=X)
         for h in range(self.heads):
-            np.matmul(Q[h], H, out=K)                                        # H Q^T, row by row
-            dP[h] += _flat(K) @ _flat(S).T
-            dQ[h] += np.matmul(self._PS[layer][h], np.swapaxes(H, -1, -2), out=self._dQ_rows).sum(axis=0)
+            PS = self._PS[layer][h]
+            dQ[h] += self.use.sum_transposed_product(PS, H)
+            self.use.left_transposed(Q[h], H, out=KT)                        # (H Q^T)^T
+            dP[h] += self.use.sum_transposed_product(KT, S)
             if layer > 0:
-                PS = self._PS[layer][h]                                      # no longer needed: reused
-                self._matrix += _shaped(np.matmul(P[h].T, _flat(K), out=_flat(PS)), PS)
+                X += self.use.right(KT, P[h], out=PS)                        # (P^T H Q^T)^T; PS has served
         if layer > 0:
-            previous = BS
-            np.copyto(previous, E)
-            self._symmetrise()
-            E += previous
-
-    def _symmetrise(self):
-        """E = X + X^T for X in the scratch matrix."""
-        np.add(self._matrix, np.swapaxes(self._matrix, 0, 1), out=self._E)
-
-
-def _flat(array):
-    """(d, k, c) as the (d, k c) matrix of one GEMM."""
-    return array.reshape(len(array), -1)
-
-
-def _shaped(flat, like):
-    return flat.reshape(like.shape)
+            E += X
+            E += np.swapaxes(X, 0, 1)

@@ -14,6 +14,7 @@ tangent may carry a leading axis K, one entry for each of K directions. Derivati
 derivations/08-separate-heads.md, eq. 8.1-8.3.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ class Parametrization:
 
     @property
     def size(self):
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def parts(self, theta):
         """(..., p) to (..., L, H, parts, m, m), a view."""
@@ -135,8 +136,11 @@ class Parametrization:
         return np.einsum("...kj,...ij->...ki", W_k, dQ), np.einsum("...ki,...ij->...kj", W_q, dQ)
 
     def _flat(self, *gradients):
-        stacked = np.stack(np.broadcast_arrays(*gradients), axis=-3)
-        return stacked.reshape(stacked.shape[:-5] + (self.size,))
+        lead = np.broadcast_shapes(*(gradient.shape[:-4] for gradient in gradients))
+        parts = np.empty(lead + self.shape, np.result_type(*gradients))
+        for part, gradient in enumerate(gradients):
+            parts[..., part, :, :] = gradient
+        return parts.reshape(lead + (self.size,))
 
 
 def _bordered(matrix, corner):
