@@ -68,7 +68,7 @@ def read_options(args):
 
 def run(store, figures, cells, options, formats, jobs, args) -> int:
     """Compute, draw, and keep the manifest; return the exit code."""
-    from lintransformer.paper.figures import write_drawing
+    from lintransformer.paper.figures import draw_figure, write_drawing
     from lintransformer.paper.manifest import Manifest
     from lintransformer.paper.runs import plan, run_cells
     start = time.perf_counter()
@@ -80,8 +80,10 @@ def run(store, figures, cells, options, formats, jobs, args) -> int:
     manifest.begin()
     with progress_bar(planned, quiet=args.quiet) as progress:
         states = run_cells(store, planned, jobs=jobs, timeout=args.timeout, progress=progress)
-    written = [path for figure in figures for path in
-               write_drawing(store.root / "figures", figure, figure.draw(store.load, options), formats)]
+    written = []
+    for figure in figures:
+        drawing = draw_figure(figure, store.load, options)
+        written += write_drawing(store.root / "figures", figure, drawing, formats)
     unfinished = [item.cell for item in planned if states[item.cell.key].status != "done"]
     for cell in unfinished:
         state = states[cell.key]

@@ -186,7 +186,7 @@ import sys, toy_cells
 from lintransformer.paper.store import Store
 from lintransformer.paper.runs import plan, run_cells
 if __name__ == "__main__":
-    cells = [toy_cells.cell(seed, naps=4, nap=0.05) for seed in range(8)]
+    cells = [toy_cells.cell(seed, naps=3, nap=0.05) for seed in range(8)]
     with (store := Store(sys.argv[1])).locked():
         run_cells(store, plan(store, cells), jobs=2)
 """
@@ -197,9 +197,9 @@ def children(pid):
     return [int(child) for children in lists for child in children]
 
 
-@pytest.mark.parametrize("finished", [0, 1, 3])
+@pytest.mark.parametrize("finished", [0, 3])
 def test_kill_9_then_the_same_run_gives_the_same_bytes(tmp_path, finished):
-    cells = [toy_cells.cell(seed, naps=4, nap=0.05) for seed in range(8)]
+    cells = [toy_cells.cell(seed, naps=3, nap=0.05) for seed in range(8)]
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")],
                                env={**os.environ, "PYTHONPATH": str(HERE)})
     deadline = time.monotonic() + 30
@@ -215,7 +215,7 @@ def test_kill_9_then_the_same_run_gives_the_same_bytes(tmp_path, finished):
     words = [store.state(cell).status for cell in cells]
     assert set(words) <= {"done", "missing"} and "missing" in words and words.count("done") >= finished
     assert run(tmp_path / "killed", cells, jobs=2)[1] == ["done"] * 8
-    assert traces(store) == traces(run(tmp_path / "undisturbed", cells, jobs=1)[0])
+    assert traces(store) == traces(run(tmp_path / "undisturbed", cells, jobs=3)[0])
     while any(is_running(worker) for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_running(worker) for worker in workers), "workers end with their parent"

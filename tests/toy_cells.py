@@ -9,6 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from lintransformer.paper.cells import KINDS, Cell, Kind, Outcome
+from lintransformer.paper.figures.base import Drawing, Figure, axes_row
 
 
 def toy(config, inputs, report):
@@ -59,3 +60,17 @@ def cell(seed=0, needs=(), **config):
     """A toy cell."""
     install()
     return Cell("toy", {"seed": seed, **config}, tuple(needs), label=f"toy {seed}")
+
+
+def figure(name, cells):
+    """A figure of toy cells: a bar for each, a row for each."""
+    def draw(get, options):
+        traces = [get(cell) for cell in cells]
+        canvas, axes = axes_row(1)
+        heights = [trace["x"].sum() if trace else 0.0 for trace in traces]
+        axes[0, 0].bar(range(len(cells)), heights)
+        rows = [{"seed": cell.config["seed"], "status": trace.status, "sum": height}
+                for cell, trace, height in zip(cells, traces, heights, strict=True)]
+        return Drawing(canvas, rows, {"shown": "sums"})
+
+    return Figure(name, "Toys", "nothing", lambda options: cells, draw)

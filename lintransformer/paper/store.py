@@ -18,6 +18,7 @@ import io
 import json
 import math
 import os
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,22 @@ def _read_json(path: Path) -> dict:
     return value
 
 
+def _take(lock, seconds=1.0) -> bool:
+    """Take the lock of an open file; try for a moment, as a worker that a killed run was just starting may
+    hold that run's lock until it has closed the files it was born with.
+    """
+    import fcntl
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+
+
 @dataclass(frozen=True)
 class State:
     """What the store knows of a cell: "missing", "damaged" or its stored status; and why, in a line."""
@@ -180,7 +197,6 @@ class Store:
         StoreError
             If another run holds it, it holds files that are no results, or it cannot be written.
         """
-        import fcntl
         self.check_ours()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -188,11 +204,8 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot write {self.root}: {error.strerror or error}") from error
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StoreError(f"{self.root} is in use by another run: wait for it, or choose another --out"
-                                 ) from None
+            if not _take(lock):
+                raise StoreError(f"{self.root} is in use by another run: wait, or choose another --out")
             for pattern in (".*.tmp", "*/.*.tmp", "runs/*/.*.tmp"):
                 for leftover in self.root.glob(pattern):
                     leftover.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """The paper's figures, by id. A new one is a `Figure` in the ``FIGURES`` of a module here."""
 from lintransformer.checks import InputError
 from lintransformer.paper.figures import losses
-from lintransformer.paper.figures.base import Drawing, Figure, check_formats, write_drawing
+from lintransformer.paper.figures.base import Drawing, Figure, check_formats, draw_figure, write_drawing
 
-__all__ = ["FIGURES", "Drawing", "Figure", "check_formats", "find_figures", "write_drawing"]
+__all__ = ["FIGURES", "Drawing", "Figure", "check_formats", "draw_figure", "find_figures", "write_drawing"]
 
 FIGURES: dict[str, Figure] = {figure.id: figure for module in (losses,) for figure in module.FIGURES}
 

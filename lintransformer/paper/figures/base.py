@@ -82,11 +82,10 @@ def check_formats(formats) -> tuple[str, ...]:
 
 
 def axes_row(columns: int, rows: int = 1, *, width: float = 4.6, height: float = 3.9):
-    """Return a figure and its (rows, columns) axes, in the shared style; no window and no global state."""
+    """Return a matplotlib figure and its (rows, columns) axes, without pyplot: no window, no global state."""
     from matplotlib.figure import Figure as Canvas
-    with shared_style():
-        figure = Canvas(figsize=(width * columns, height * rows), layout="constrained")
-        return figure, figure.subplots(rows, columns, squeeze=False)
+    figure = Canvas(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 @contextlib.contextmanager
@@ -99,11 +98,25 @@ def shared_style():
         yield
 
 
-def note(axes, lines):
-    """Write a remark into a panel, where curves that fall leave room: the upper right."""
+def log_scale(axis):
+    """Make the vertical axis logarithmic, with plain numbers (0.02, not 2 x 10^-2) beside its ticks."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, value, position=None):
+            return f"{value:g}" if super().__call__(value, position) else ""     # which ticks: as ever
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(Plain())
+    axis.yaxis.set_minor_formatter(Plain())
+
+
+def remark_below(axis, lines, most=4):
+    """Write remarks in small print under the label of the horizontal axis, at most so many lines of them."""
+    if len(lines) > most:
+        lines = [*lines[:most - 1], f"and {len(lines) - most + 1} more"]
     if lines:
-        axes.text(0.97, 0.97, "\n".join(lines), transform=axes.transAxes, ha="right", va="top", fontsize=10,
-                  bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": "0.7", "alpha": 0.9})
+        axis.text(0.5, -0.21, "\n".join(lines), transform=axis.transAxes, ha="center", va="top", fontsize=10)
 
 
 def csv_text(rows) -> str:
@@ -119,6 +132,12 @@ def _cell(value):
     if isinstance(value, (float, np.floating)):
         return "" if np.isnan(value) else repr(float(value))
     return "" if value is None else value
+
+
+def draw_figure(figure: Figure, get, options: Options) -> Drawing:
+    """Draw a figure from the traces that ``get(cell)`` returns, in the shared style."""
+    with shared_style():
+        return figure.draw(get, options)
 
 
 def write_drawing(folder: Path, figure: Figure, drawing: Drawing, formats) -> list[Path]:

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from lintransformer.paper.figures.base import LOOKS, Drawing, Figure, axes_row, note
+from lintransformer.paper.figures.base import LOOKS, Drawing, Figure, axes_row, log_scale, remark_below
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 from lintransformer.paper.training_cells import EVALUATION_PROMPTS, EVALUATION_SEEDS, training_cell
@@ -78,20 +78,17 @@ def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
         for curve in panel.curves:
             traces = [(cell, get(cell)) for cell in curve_cells(curve, options)]
             used = [trace for _, trace in traces if trace.status == "done"]
-            missing = [f"{curve.label} seed {cell.config['seed']}: {trace.status}" for cell, trace in traces
-                       if trace.status != "done"]
+            missing = _left_out(curve.label, traces)
             remarks += missing
-            left_out += [f"{panel.title}, {line}" for line in missing]
+            left_out += [f"{panel.title}: {line}" for line in missing]
             if used:
                 rate = traces[0][0].config["optimizer"]["learning_rate"]
                 _draw_curve(axis, used, f"{curve.label}, rate {rate:g}", LOOKS[curve.label])
+                remarks += _peaks(curve.label, used)
                 table += _rows(curve, used)
                 final.append(_final(curve, rate, traces))
-        axis.set(title=panel.title, xlabel="iteration", yscale="log", xlim=(0, options.training_steps))
-        note(axis, ["left out of the mean:", *remarks] if remarks else [])
-        if axis.lines:
-            axis.legend(loc="lower left")
-    axes[0, 0].set_ylabel("loss on the fixed batch (log scale)")
+        finish_loss_axis(axis, panel.title, options.training_steps, remarks)
+    axes[0, 0].set_ylabel("loss on a fixed batch (log scale)")
     return Drawing(figure, table, _caption(options, final, left_out))
 
 
@@ -101,6 +98,35 @@ def _draw_curve(axis, traces, label, look):
     if len(traces) > 1:
         axis.fill_between(step, values["mean"] - values["std"] / 4, values["mean"] + values["std"] / 4,
                           color=look["color"], alpha=0.25, linewidth=0)
+
+
+def _left_out(label, traces) -> list:
+    """Return a remark for each reason why runs are not in the mean."""
+    seeds = {}
+    for cell, trace in traces:
+        if trace.status != "done":
+            seeds.setdefault(trace.status, []).append(str(cell.config["seed"]))
+    return [f"{label}: seed {', '.join(names)} left out ({status})" for status, names in seeds.items()]
+
+
+def _peaks(label, traces) -> list:
+    """Return a remark if the mean over prompts doubles between two records where the median never does."""
+    mean, median = (np.mean([trace[OVER_PROMPTS[name]][0] for trace in traces], axis=0)
+                    for name in ("mean", "median"))
+    count, of_median = (int(np.sum(values[1:] > 2 * values[:-1])) for values in (mean, median))
+    shown = count and not of_median
+    return [f"{label}: few prompts make its {count} peaks (not in the median)"] if shown else []
+
+
+def finish_loss_axis(axis, title, steps, remarks):
+    """Label a panel, with remarks below it."""
+    axis.set(title=title, xlabel="iteration", xlim=(0, steps))
+    log_scale(axis)
+    remark_below(axis, remarks)
+    if axis.lines:
+        axis.legend(loc="upper right")
+    else:
+        axis.text(0.5, 0.5, "no finished run", transform=axis.transAxes, ha="center")
 
 
 def _rows(curve, traces) -> list:
