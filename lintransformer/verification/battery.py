@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lintransformer import objective
+from lintransformer.checks import InputError
 from lintransformer.diagnostics.hessian import hessian
 from lintransformer.diagnostics.products import hessian_vector_product
 from lintransformer.diagnostics.spectrum import dense_spectrum, lanczos
@@ -60,11 +61,23 @@ def run_battery(name=None, full=False, progress=None):
         if progress is not None:
             progress(model.name)
         problem = model.problem()
-        rows += [Row(model.name, check) for function in CHECKS for check in _as_list(function(problem))]
+        rows += run_checks(model.name, CHECKS, problem)
         if full:
-            rows += [Row(model.name, check) for function in FULL_CHECKS for check in _as_list(function(model))]
+            rows += run_checks(model.name, FULL_CHECKS, model)
     if name is None:
-        rows += [Row("optimizers", check()) for check in OPTIMIZER_CHECKS]
+        rows += run_checks("optimizers", OPTIMIZER_CHECKS)
+    return rows
+
+
+def run_checks(name, functions, *arguments):
+    """The rows of some checks; a check that is refused its input (a derivative that is not finite, say) fails."""
+    rows = []
+    for function in functions:
+        try:
+            checks = function(*arguments)
+        except InputError as error:
+            checks = Check(function.__name__.replace("_", " "), np.inf, 0, str(error))
+        rows += [Row(name, check) for check in ([checks] if isinstance(checks, Check) else checks)]
     return rows
 
 
@@ -190,22 +203,21 @@ def spectrum(problem):
 # --- --full ---
 
 
-def exact_gradient(row):
+def exact_derivatives(row):
+    """Gradient and H v as rational numbers EQUAL the derivatives of interpolating polynomials, in every form."""
     if not row.is_polynomial:
         return []
-    problem, (v, _) = row.rational_problem(), _rational_directions(row)
-    return check_exact_gradient(*_functions(problem), problem.theta, v, row.degree())
-
-
-def exact_product(row):
-    """The same for <gradient, u>, whose derivative along v is <H u, v>."""
-    if not row.is_polynomial:
-        return []
-    problem, (v, u) = row.rational_problem(), _rational_directions(row)
-    _, gradient = _functions(problem)
-    check = check_exact_gradient(lambda theta: np.sum(gradient(theta) * u), lambda theta: _exact_product(problem, theta, u),
-                                 problem.theta, v, row.degree() - 1)
-    return Check("exact Hessian-vector product", check.error, check.tolerance, check.detail)
+    checks = {"exact gradient": [], "exact Hessian-vector product": []}
+    for form in FORMS if row.options["attention"] == "linear" else ("token",):
+        problem = row.rational_problem(form)
+        v, u = rational(np.random.default_rng(3).uniform(-1, 1, (2, problem.model.size)))
+        f, gradient = _functions(problem)
+        checks["exact gradient"].append(check_exact_gradient(f, gradient, problem.theta, v, row.degree()))
+        # the derivative of <gradient, u> along v is <H u, v>
+        checks["exact Hessian-vector product"].append(check_exact_gradient(
+            lambda theta: np.sum(gradient(theta) * u), lambda theta: _exact_product(problem, theta, u),
+            problem.theta, v, row.degree() - 1))
+    return [combine(name, parts) for name, parts in checks.items()]
 
 
 def paper_size(row):
@@ -228,7 +240,7 @@ def paper_size(row):
 
 CHECKS = [gradient_by_complex_step, gradient_by_differences, taylor_orders, duality, exact_hessian, hessian_routes,
           definition, forms_agree, workspace_agrees, idle_entries, float32_agrees, spectrum]
-FULL_CHECKS = [exact_gradient, exact_product, paper_size]
+FULL_CHECKS = [exact_derivatives, paper_size]
 OUTPUTS = ("value", "gradient", "Hessian-vector product")
 
 
@@ -245,12 +257,3 @@ def _all_outputs(model, problem):
     v = np.random.default_rng(1).standard_normal(model.size)
     return (*objective.value_and_gradient(model, problem.theta, problem.batch),
             objective.exact_hessian_vector_product(model, problem.theta, problem.batch, v))
-
-
-def _rational_directions(row):
-    size = row.rational_problem().model.size
-    return rational(np.random.default_rng(3).uniform(-1, 1, (2, size)))
-
-
-def _as_list(checks):
-    return [checks] if isinstance(checks, Check) else list(checks)

@@ -61,10 +61,10 @@ class Model:
             if not self.has_kinks or kink_distance(model, theta, batch) > KINK_DISTANCE:
                 return Problem(self, model, theta, batch)
 
-    def rational_problem(self):
-        """The same with multiples of 1/8 as Fractions, d = 2, n = 3 (exact arithmetic is slow); no kink is hit."""
+    def rational_problem(self, form=None):
+        """The same with multiples of 1/8 as Fractions, d = 2, n = 3 (exact arithmetic is slow), away from kinks."""
         small = Model(self.name, self.options, self.layers, 2, 3, 2)
-        model = small.build()
+        model = small.build(form=form)
         for seed in count():
             rng = np.random.default_rng([7, seed])
             theta = rational(rng.uniform(-1, 1, model.size))
