@@ -46,9 +46,9 @@ def hessian_vector_product(model, theta, batch, v, method="difference"):
     return make_product(model, theta, batch, method)(v)
 
 
-def make_product(model, theta, batch, method="difference"):
-    """The function v -> H v at one point that `finite_point` has passed; buffers are kept between calls."""
-    product = METHODS[check_choice("method", method, METHODS)](model, theta, batch)
+def make_product(model, theta, batch, method="difference", workspace=None):
+    """The function v -> H v at a point that `finite_point` has passed, perhaps with a workspace of theirs."""
+    product = METHODS[check_choice("method", method, METHODS)](model, theta, batch, workspace)
 
     def checked(v):
         v = finite("v", _real("v", v))
@@ -76,8 +76,8 @@ def difference_step(theta):
     return DIFFERENCE_STEP * max(1.0, np.abs(theta).max() / 10)
 
 
-def _difference(model, theta, batch):
-    workspace, h = Workspace(model, batch.size, "float64"), difference_step(theta)
+def _difference(model, theta, batch, workspace):
+    workspace, h = workspace or Workspace(model, batch.size, "float64"), difference_step(theta)
 
     def product(v):
         unit, norm = _normalised(v)
@@ -90,7 +90,7 @@ def _difference(model, theta, batch):
     return product
 
 
-def _complex(model, theta, batch):
+def _complex(model, theta, batch, workspace):
     def product(v):
         unit, norm = _normalised(v)
         shifted = (gradient(model, theta + 1j * COMPLEX_STEP * u, batch) for u in unit)
@@ -99,7 +99,7 @@ def _complex(model, theta, batch):
     return product
 
 
-def _exact(model, theta, batch):
+def _exact(model, theta, batch, workspace):
     together = max(1, STACK_ENTRIES // (batch.size * (model.dimension + 1) ** 2))
 
     def product(v):

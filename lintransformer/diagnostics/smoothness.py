@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from lintransformer.checks import InputError
+from lintransformer.checks import InputError, check_positive_integer
 from lintransformer.diagnostics.products import finite_point, make_product
 from lintransformer.workspace import Workspace
 
@@ -54,28 +54,30 @@ def directional_smoothness(model, theta, theta_next, batch, method="difference")
     return float(direction @ make_product(model, theta, batch, method)(direction))
 
 
-def path_smoothness(model, path, batch, method="difference", progress=None):
+def path_smoothness(model, path, batch, method="difference", stride=1, progress=None):
     """Directional smoothness, loss and gradient norm along a path.
 
     Parameters
     ----------
     path : array (T + 1, p), consecutive iterates; it may end in a divergence
+    stride : int; measured are the steps 0, stride, 2 stride, ... (each from one iterate to the very next)
     progress : None, or called with the share done
 
     Returns
     -------
     PathSmoothness
     """
-    path = np.asarray(path, dtype=np.float64)
+    path = np.asarray(path)
     if path.ndim != 2 or len(path) < 2:
         raise InputError(f"path must have shape (T + 1, p) with T at least 1, not {path.shape}")
-    workspace = Workspace(model, batch.size, "float64")
-    batch = batch.astype(np.float64)
-    measured = np.full((4, len(path) - 1), np.nan)
-    for t, (theta, theta_next) in enumerate(zip(path, path[1:])):
+    workspace, batch = Workspace(model, batch.size, "float64"), batch.astype(np.float64)
+    steps = range(0, len(path) - 1, check_positive_integer("stride", stride))
+    measured = np.full((4, len(steps)), np.nan)
+    for i, t in enumerate(steps):
         if progress is not None:
-            progress(t / (len(path) - 1))
-        measured[:, t] = _measure(model, workspace, theta, theta_next, batch, method)
+            progress(i / len(steps))
+        theta, theta_next = path[t:t + 2].astype(np.float64)
+        measured[:, i] = _measure(model, workspace, theta, theta_next, batch, method)
     return PathSmoothness(*measured)
 
 
@@ -88,11 +90,12 @@ def _measure(model, workspace, theta, theta_next, batch, method):
         length, norm = np.linalg.norm(theta_next - theta), np.linalg.norm(gradient)
     if not (np.isfinite(loss) and np.isfinite(norm) and np.isfinite(length)) or length == 0:
         return np.nan, norm, loss, length
+    direction = (theta_next - theta) / length
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return directional_smoothness(model, theta, theta_next, batch, method), norm, loss, length
+        curvature = float(direction @ make_product(model, theta, batch, method, workspace)(direction))
     except InputError:                                                       # its Hessian overflows
-        return np.nan, norm, loss, length
+        curvature = np.nan
+    return curvature, norm, loss, length
 
 
 class SmoothnessFit(NamedTuple):
