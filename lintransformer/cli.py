@@ -1,15 +1,15 @@
-"""The command line ``lintransformer``. A new command is one function in `COMMANDS`; heavy imports wait until
-it runs."""
+"""The command line ``lintransformer``; a command is one function in `COMMANDS`."""
 from __future__ import annotations
 
 import argparse
 import os
 import sys
 
-from lintransformer import cli_list, cli_run
+from lintransformer import cli_list, cli_run, cli_verify
 from lintransformer.checks import InputError
 
-COMMANDS = (cli_list.add_list, cli_list.add_info, cli_run.add_run)      # each adds its parser, `execute` set
+# Each adds its parser and sets `execute`; what a command imports waits until it runs.
+COMMANDS = (cli_list.add_list, cli_list.add_info, cli_run.add_run, cli_verify.add_parser)
 EXIT_CODES = "0 done; 1 a check failed; 2 bad usage; 3 runs diverged, timed out or failed; 130 interrupted"
 
 

@@ -62,7 +62,7 @@ def read_options(args):
     from lintransformer.paper.options import Options, parse_seeds
     rates = {"sgdm": args.sgdm_rate, "adam": args.adam_rate}
     return Options(preset=args.preset, seeds=None if args.seeds is None else parse_seeds(args.seeds),
-                   settings=None if args.settings is None else tuple(args.settings.split(",")),
+                   settings=None if args.settings is None else tuple(dict.fromkeys(args.settings.split(","))),
                    rates={name: rate for name, rate in rates.items() if rate is not None}, steps=args.steps)
 
 
