@@ -7,6 +7,7 @@ from importlib import import_module
 
 from lintransformer.checks import InputError
 from lintransformer.distributions import PromptDistribution, ResponseNetwork
+from lintransformer.memory import keep_freed_memory
 from lintransformer.models.build import build_model
 from lintransformer.objective import gradient, predict, prompt_losses, value, value_and_gradient
 from lintransformer.optimizers import SGD, Adam, SignDescent, clip

@@ -9,13 +9,13 @@ ROOT = Path(lintransformer.__file__).parent
 
 # From the ground up; a module may import from its own line or from any line above it.
 LAYERS = [
-    ["checks"],
+    ["checks", "memory"],
     ["random"],
     ["prompts"],
     ["distributions"],
     ["models.products", "models.activations", "models.parameters"],
-    ["models.attention", "models.gram", "models.embedding", "models.block"],
-    ["models.reassociated"],
+    ["models.attention", "models.gram", "models.embedding", "models.layouts"],
+    ["models.reassociated", "models.block"],
     ["models.transformer"],
     ["models.build"],
     ["objective"],

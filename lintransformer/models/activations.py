@@ -38,10 +38,10 @@ class ReLU:
     polynomial = False
 
     def value(self, S):
-        return np.where(S.real > 0, S, 0 * S)
+        return S * (S.real > 0)                                              # far faster than np.where
 
     def pull(self, R, dR):
-        return np.where(R.real > 0, dR, 0 * dR)
+        return dR * (R.real > 0)
 
     def pull_tangent(self, R, tR, dR, tdR):
         return self.pull(R, tdR)                                             # the second derivative is zero

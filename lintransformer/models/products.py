@@ -1,4 +1,5 @@
-"""The products every attention is made of, by name: each is one einsum over batch-last arrays.
+"""The products every attention is made of, by name: one einsum over batch-last arrays each, or one matrix
+product where all prompts share a matrix.
 
 Conventions
 -----------
@@ -23,12 +24,12 @@ def zeros(shape, dtype):
 
 def left(W, Z):
     """W Z: a shared matrix times every token."""
-    return np.einsum("...dc,...cib->...dib", W, Z)
+    return _columns(W @ _flat(Z), Z)
 
 
 def transposed_shared(W, Z):
     """W^T Z."""
-    return np.einsum("...cd,...cib->...dib", W, Z)
+    return _columns(np.swapaxes(W, -1, -2) @ _flat(Z), Z)
 
 
 def scores(keys, queries):
@@ -48,7 +49,7 @@ def mix_transposed(Z, S):
 
 def outer_sum(X, Y):
     """X Y^T summed over the batch (D, D)."""
-    return np.einsum("...dib,...cib->...dc", X, Y)
+    return _flat(X) @ np.swapaxes(_flat(Y), -1, -2)
 
 
 def token_gram(X, Y):
@@ -59,6 +60,16 @@ def token_gram(X, Y):
 def masked(Z):
     """Z M: the query token, as a key, is dropped (eq. 7)."""
     return np.concatenate([Z[..., :-1, :], zeros(Z[..., -1:, :].shape, Z.dtype)], axis=-2)
+
+
+def _flat(Z):
+    """(D, N, B) as the (D, N B) matrix of one product: what all prompts share is left to BLAS."""
+    return Z.reshape(Z.shape[:-2] + (-1,))
+
+
+def _columns(flat, Z):
+    """(D, N B) back to (D, N, B)."""
+    return flat.reshape(flat.shape[:-1] + Z.shape[-2:])
 
 
 # --- matrices, one a prompt ---
