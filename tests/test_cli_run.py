@@ -93,10 +93,11 @@ def test_damage_is_named_and_mended(toy, capsys):
     assert out.startswith("2 cells: 2 run")
     assert re.search("toy 0 .*trace.npz has 9 bytes.*: run again\n.*toy 1 .*config.json was edited", err)
     assert contents("out", "figures/*") == before
-    Path("out/manifest.json").write_text("{")
-    assert main(command) == 0
-    out, err = capsys.readouterr()
-    assert out.startswith("2 cells: 0 run, 2 kept") and "manifest.json is not valid JSON: written anew" in err
+    for text, message in (("{", "is not valid JSON"), ('{"configuration": 3}', "was edited")):
+        Path("out/manifest.json").write_text(text)
+        assert main(command) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("2 cells: 0 run, 2 kept") and f"manifest.json {message}: written anew" in err
 
 
 def test_runs_that_end_badly_give_3_and_are_named(toy, capsys):

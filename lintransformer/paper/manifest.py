@@ -30,7 +30,7 @@ class Manifest:
     def __init__(self, store: Store, options: Options, figures, jobs: int, force: bool = False):
         self.store, self.options = store, options
         try:
-            before = store.manifest() or {}
+            before = check_shape(store.manifest()) or {}
         except Damaged as error:               # cells are checked on their own: nothing is lost with it
             print(f"lintransformer: {store.root}: {error}: written anew", file=sys.stderr)
             before = {}
@@ -64,6 +64,15 @@ class Manifest:
             "seconds": round(sum(command.get("seconds") or 0.0 for command in commands), 3),
             "versions": versions(), "machine": machine(),
             "threads": {"worker_processes": self.command["jobs"], "blas_threads_per_worker": 1}})
+
+
+def check_shape(manifest: dict | None) -> dict | None:
+    """Return the manifest; raise `Damaged` if what is read of it is not as written."""
+    if manifest is not None and not (isinstance(manifest.get("configuration"), dict)
+                                     and isinstance(commands := manifest.get("commands"), list)
+                                     and all(isinstance(command, dict) for command in commands)):
+        raise Damaged("manifest.json was edited")
+    return manifest
 
 
 def describe(configuration: dict, other: dict) -> str:
