@@ -1,6 +1,6 @@
-"""Runs the Python blocks of every chapter as tests; a block sees the names of the blocks before it in its chapter."""
+"""Runs the Python blocks of every chapter (and of README.md) as tests; a block sees the names of the blocks before it in its chapter."""
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["[0-9]*.md"]).pytest()
+pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()

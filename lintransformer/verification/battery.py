@@ -20,6 +20,7 @@ from lintransformer.verification.derivatives import (DIFFERENCE_TOLERANCE, HESSI
 from lintransformer.verification.exact import check_exact_gradient, rational
 from lintransformer.verification.models import Problem, select_models
 from lintransformer.verification.optimizers import OPTIMIZER_CHECKS
+from lintransformer.verification.population import one_layer_population
 from lintransformer.verification.reference import predict_by_loops, relu_arguments
 from lintransformer.verification.results import Check, combine, relative_error
 from lintransformer.workspace import Workspace
@@ -48,7 +49,7 @@ def run_battery(name=None, full=False, progress=None):
 
     Parameters
     ----------
-    name : None or str, see `select_models`; None adds the optimizers
+    name : None or str, see `select_models`; None adds the optimizers and the exact solution of one layer
     full : bool, adds exact rational arithmetic, and the paper's size L = 3, d = 5, n = 20
     progress : None, or called with each model's name before its checks
 
@@ -65,7 +66,7 @@ def run_battery(name=None, full=False, progress=None):
         if full:
             rows += run_checks(model.name, FULL_CHECKS, model)
     if name is None:
-        rows += run_checks("optimizers", OPTIMIZER_CHECKS)
+        rows += run_checks("optimizers", OPTIMIZER_CHECKS) + run_checks("one layer", [one_layer_population])
     return rows
 
 

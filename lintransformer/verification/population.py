@@ -1,0 +1,56 @@
+"""One layer against theory: the population loss is known exactly, so that simulation must meet it.
+
+The only check here that knows neither our gradients nor our forward pass, but the distribution of the prompts: it
+ties samplers, model and objective to a closed form. derivations/16-one-layer.md, eq. 16.1, 16.5 and 16.11.
+"""
+
+import numpy as np
+
+from lintransformer.distributions import PromptDistribution
+from lintransformer.models.build import build_model
+from lintransformer.objective import gradient, prompt_losses
+from lintransformer.verification.results import Check, combine
+
+STANDARD_ERRORS = 5.0
+
+
+def isotropic_minimiser(distribution):
+    """q and f* of the best single block layer, Q = q I, and its population loss.
+
+    For covariates sqrt(g) u, u uniform on the sphere; eq. 16.11, and eq. 16.1 where they are Gaussian.
+    """
+    d, n = distribution.dimension, distribution.context_length
+    second, fourth = MOMENTS[distribution.covariates](distribution)
+    share, curvature = second / d, (n - 1) / n * (second / d) ** 2 + fourth / (n * d)
+    return -share / curvature, second * (1 - share**2 / curvature)
+
+
+# covariates -> E ||x||^2 and E ||x||^4; derivations/02-task.md, eq. 2.6
+MOMENTS = {
+    "gaussian": lambda dist: (dist.dimension, dist.dimension * (dist.dimension + 2)),
+    "spherical": lambda dist: (1, 1),
+    "gamma": lambda dist: (dist.gamma_shape * dist.gamma_scale,
+                           dist.gamma_shape * (dist.gamma_shape + 1) * dist.gamma_scale**2),
+}
+
+
+def one_layer_population():
+    """Loss and slope at the minimiser, for three kinds of covariates, in standard errors of a simulation."""
+    parts = []
+    for options in ({}, {"covariates": "spherical"}, {"covariates": "gamma", "gamma_shape": 1.5, "gamma_scale": 2.0}):
+        distribution = PromptDistribution(3, 6, **options)
+        q, loss = isotropic_minimiser(distribution)
+        model, rng = build_model(layers=1, dimension=3), np.random.default_rng(0)
+        theta = np.concatenate([np.zeros(9), q * np.eye(3).ravel()])
+        batches = [distribution.draw_gram(rng, 2000) for _ in range(20)]
+        slopes = [gradient(model, theta, batch)[9:].reshape(3, 3).trace() for batch in batches]
+        losses = np.concatenate([prompt_losses(model, theta, batch) for batch in batches])
+        kind = distribution.covariates
+        parts += [Check(f"{kind}, loss", _in_standard_errors(losses, loss), STANDARD_ERRORS),
+                  Check(f"{kind}, slope", _in_standard_errors(slopes, 0), STANDARD_ERRORS)]
+    return combine("population loss, in standard errors", parts)
+
+
+def _in_standard_errors(samples, expected):
+    samples = np.asarray(samples)
+    return float(abs(samples.mean() - expected) / (samples.std(ddof=1) / np.sqrt(len(samples))))
