@@ -13,6 +13,7 @@ from lintransformer.paper.training_cells import EVALUATION_PROMPTS, EVALUATION_S
 from lintransformer.training import TRIMMED
 
 OVER_PROMPTS = {"mean": "evaluation_mean", "median": "evaluation_median", "trimmed": "evaluation_trimmed"}
+ROWS = {"mean": "loss (mean of prompts)", "median": "loss (median of prompts)"}      # above and below
 
 
 @dataclass(frozen=True)
@@ -69,31 +70,37 @@ def over_seeds(values) -> dict:
 
 
 def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
-    """Draw the panels: the mean over seeds, in a band of a quarter of the standard deviation either way."""
+    """Draw each panel twice: above the mean over the prompts of the fixed batch, which the paper shows, below
+    their median, which a few prompts cannot move.
+    """
     panels = shown_panels(id, settings, panels, options)
-    figure, axes = axes_row(len(panels))
+    figure, axes = axes_row(len(panels), len(ROWS))
     table, final, left_out = [], [], []
-    for axis, panel in zip(axes[0], panels, strict=True):
+    for column, panel in zip(axes.T, panels, strict=True):
         remarks = []
         for curve in panel.curves:
             traces = [(cell, get(cell)) for cell in curve_cells(curve, options)]
             used = [trace for _, trace in traces if trace.status == "done"]
-            missing = _left_out(curve.label, traces)
-            remarks += missing
-            left_out += [f"{panel.title}: {line}" for line in missing]
+            remarks += _left_out(curve.label, traces)
             if used:
                 rate = traces[0][0].config["optimizer"]["learning_rate"]
-                _draw_curve(axis, used, f"{curve.label}, rate {rate:g}", LOOKS[curve.label])
-                remarks += _peaks(curve.label, used)
+                for axis, statistic in zip(column, ROWS, strict=True):
+                    _draw_curve(axis, used, statistic, f"{curve.label}, rate {rate:g}", LOOKS[curve.label])
                 table += _rows(curve, used)
                 final.append(_final(curve, rate, traces))
-        finish_loss_axis(axis, panel.title, options.training_steps, remarks)
-    axes[0, 0].set_ylabel("loss on a fixed batch (log scale)")
+        for axis in column:
+            finish_loss_axis(axis, options.training_steps)
+        column[0].set_title(panel.title)
+        remark_below(column[-1], remarks)
+        left_out += [f"{panel.title}: {remark}" for remark in remarks]
+    for axis, label in zip(axes[:, 0], ROWS.values(), strict=True):
+        axis.set_ylabel(label)
     return Drawing(figure, table, _caption(options, final, left_out))
 
 
-def _draw_curve(axis, traces, label, look):
-    step, values = traces[0]["step"], over_seeds([trace["evaluation_mean"][0] for trace in traces])
+def _draw_curve(axis, traces, statistic, label, look):
+    """Draw the mean over seeds, in a band of a quarter of the standard deviation either way."""
+    step, values = traces[0]["step"], over_seeds([trace[OVER_PROMPTS[statistic]][0] for trace in traces])
     axis.plot(step, values["mean"], label=label, **look)
     if len(traces) > 1:
         axis.fill_between(step, values["mean"] - values["std"] / 4, values["mean"] + values["std"] / 4,
@@ -109,21 +116,13 @@ def _left_out(label, traces) -> list:
     return [f"{label}: seed {', '.join(names)} left out ({status})" for status, names in seeds.items()]
 
 
-def _peaks(label, traces) -> list:
-    """Return a remark if the mean over prompts doubles between two records where the median never does."""
-    mean, median = (np.mean([trace[OVER_PROMPTS[name]][0] for trace in traces], axis=0)
-                    for name in ("mean", "median"))
-    count, of_median = (int(np.sum(values[1:] > 2 * values[:-1])) for values in (mean, median))
-    shown = count and not of_median
-    return [f"{label}: few prompts make its {count} peaks (not in the median)"] if shown else []
-
-
-def finish_loss_axis(axis, title, steps, remarks):
-    """Label a panel, with remarks below it."""
-    axis.set(title=title, xlabel="iteration", xlim=(0, steps))
+def finish_loss_axis(axis, steps):
+    """Label an axis, and keep its upper quarter free for the legend."""
+    axis.set(xlabel="iteration", xlim=(0, steps))
     log_scale(axis)
-    remark_below(axis, remarks)
     if axis.lines:
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high * (high / low) ** 0.3)
         axis.legend(loc="upper right")
     else:
         axis.text(0.5, 0.5, "no finished run", transform=axis.transAxes, ha="center")
@@ -153,8 +152,9 @@ def _final(curve, rate, traces) -> dict:
 
 def _caption(options, final, left_out) -> dict:
     return {
-        "curve": f"mean over seeds of the mean squared error on one fixed batch of {EVALUATION_PROMPTS} "
-                 f"prompts (evaluation seed {EVALUATION_SEEDS[0]}), on a logarithmic axis",
+        "curve": f"mean over seeds of the squared error on one fixed batch of {EVALUATION_PROMPTS} prompts "
+                 f"(evaluation seed {EVALUATION_SEEDS[0]}), on logarithmic axes: above their mean, "
+                 "as in the paper; below the median, as the mean can hang on a few prompts",
         "band": "mean +- std/4 over seeds (authors' code); std with divisor seeds - 1",
         "table": "for each evaluation batch and each statistic over its prompts (mean; median; mean without "
                  f"the largest and the smallest {TRIMMED:.0%}): mean, std, min and max over seeds",
