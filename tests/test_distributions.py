@@ -15,6 +15,7 @@ DISTRIBUTIONS = {
                                          task_covariance=((1.0, -0.3), (-0.3, 0.5))),
     "spherical": lt.PromptDistribution(3, 5, "spherical"),
     "gamma": lt.PromptDistribution(3, 5, "gamma", gamma_shape=1.5, gamma_scale=2.0),
+    "orthogonal": lt.PromptDistribution(3, 5, "orthogonal"),
     "nonlinear": lt.PromptDistribution(3, 5, response=lt.ResponseNetwork(4)),
 }
 every_distribution = pytest.mark.parametrize("distribution", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
@@ -68,6 +69,12 @@ def test_covariates_have_their_laws():
     assert stats.kstest(radius, stats.gamma(0.1, scale=10.0).cdf).pvalue > 1e-4
 
 
+def test_orthogonal_covariates_are_scaled_axes_drawn_evenly():
+    X = lt.PromptDistribution(4, 1, "orthogonal").draw(np.random.default_rng(0), DRAWS).Z[:, :4, 0]
+    assert np.array_equal(np.sort(X, axis=1), np.tile([0, 0, 0, 2.0], (DRAWS, 1)))
+    assert stats.chisquare(np.count_nonzero(X, axis=0)).pvalue > 1e-4
+
+
 def test_gamma_with_shape_half_d_and_scale_two_is_gaussian():
     """Claim 15, the exact part: k = 2.5, theta = 2 is N(0, I_5)."""
     gamma = lt.PromptDistribution(5, 1, "gamma", gamma_shape=2.5, gamma_scale=2.0)
@@ -119,7 +126,7 @@ def test_streams_of_different_purpose_or_seed_differ():
     (dict(dimension=0), "dimension must be an integer of at least 1, not 0"),
     (dict(context_length=0), "context_length must be an integer of at least 1, not 0"),
     (dict(context_length=2.5), "context_length must be an integer of at least 1, not 2.5"),
-    (dict(covariates="cauchy"), "covariates 'cauchy' is not known; allowed: gaussian, spherical, gamma"),
+    (dict(covariates="cauchy"), "covariates 'cauchy' is not known; allowed: gaussian, spherical, gamma, orthogonal"),
     (dict(gamma_shape=-1.0), "gamma_shape must be a finite number greater than 0, not -1.0"),
     (dict(gamma_scale=float("inf")), "gamma_scale must be a finite number greater than 0, not inf"),
     (dict(dimension=2, covariate_covariance=((1, 0),)), r"covariate_covariance must have shape \(2, 2\), not \(1, 2\)"),
