@@ -39,15 +39,18 @@ class Drawing:
 
     Attributes
     ----------
-    figure : matplotlib.figure.Figure
+    figure : matplotlib.figure.Figure, or None for what is a table only
     table : list of dict
         The numbers shown, one row each, all with the same keys: the CSV.
     caption : dict
         What is shown: definitions, bands, seeds, settings, what was left out: the JSON.
+    files : dict
+        More files, text by path in the results folder: ``{"tables/fig4.md": ...}``.
     """
     figure: object
     table: list
     caption: dict
+    files: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,12 @@ def draw_figure(figure: Figure, get, options: Options) -> Drawing:
 
 
 def write_drawing(folder: Path, figure: Figure, drawing: Drawing, formats) -> list[Path]:
-    """Write ``ID.csv``, ``ID.json`` and the pictures; return their paths.
+    """Write ``ID.csv``, ``ID.json``, the pictures, and the drawing's own files; return their paths.
+
+    Parameters
+    ----------
+    folder : path
+        ``figures`` of a results folder; the drawing's own files stand beside it.
 
     Raises
     ------
@@ -152,8 +160,10 @@ def write_drawing(folder: Path, figure: Figure, drawing: Drawing, formats) -> li
     caption = {"id": figure.id, "title": figure.title, "paper": figure.paper, **drawing.caption}
     files = {"csv": csv_text(drawing.table),
              "json": json.dumps(plain(caption), indent=1, allow_nan=False) + "\n"}
-    files.update((name, picture(drawing.figure, name)) for name in formats)
-    return [write_file(folder / f"{figure.id}.{name}", data) for name, data in files.items()]
+    if drawing.figure is not None:
+        files.update((name, picture(drawing.figure, name)) for name in formats)
+    written = [write_file(folder / f"{figure.id}.{name}", data) for name, data in files.items()]
+    return written + [write_file(folder.parent / path, data) for path, data in drawing.files.items()]
 
 
 def picture(figure, format: str) -> bytes:
