@@ -18,8 +18,8 @@ def add_parser(commands):
     parser = commands.add_parser("verify", allow_abbrev=False, help="check every gradient and Hessian-vector product",
                                  description="Check every model against the definition of a derivative. Exit code 1 if any "
                                              "check fails.")
-    parser.add_argument("--model", metavar="NAME", help="only models whose names have these words, such as softmax or "
-                                                        "linear-block-mlp (default: all, and the optimizers)")
+    parser.add_argument("--model", metavar="NAME", help="one model, such as linear-block-mlp, or those with some words "
+                                                        "in their names, such as softmax (default: everything)")
     parser.add_argument("--full", action="store_true", help="add exact rational arithmetic, and the paper's size")
     parser.add_argument("--json", metavar="FILE", help="write the table as JSON too")
     parser.set_defaults(execute=run)
@@ -32,14 +32,17 @@ def run(arguments) -> int:
     from lintransformer.verification.models import select_models
     if arguments.json is not None:
         _check_writable(Path(arguments.json))
-    start, count = time.perf_counter(), len(select_models(arguments.model))
-    rows = run_battery(arguments.model, arguments.full, progress=_progress(count))
+    start, models = time.perf_counter(), select_models(arguments.model)
+    with _Progress(len(models)) as progress:
+        rows = run_battery(arguments.model, arguments.full, progress)
     seconds = time.perf_counter() - start
+    passed = all(row.check.passed for row in rows)
     print(format_table(rows))
-    print("\n" + format_summary(rows, seconds))
+    print("\n" + format_summary(rows, len(models), seconds))
     if arguments.json is not None:
-        _write(Path(arguments.json), {"seconds": round(seconds, 3), "rows": [row.as_dict() for row in rows]})
-    return 0 if all(row.check.passed for row in rows) else 1
+        _write(Path(arguments.json), {"passed": passed, "seconds": round(seconds, 3),
+                                      "rows": [row.as_dict() for row in rows]})
+    return 0 if passed else 1
 
 
 def format_table(rows) -> str:
@@ -53,27 +56,34 @@ def format_table(rows) -> str:
     return "\n".join(lines + failed)
 
 
-def format_summary(rows, seconds) -> str:
+def format_summary(rows, models, seconds) -> str:
     """How many passed, and the largest complex-step error."""
     failed = sum(not row.check.passed for row in rows)
-    models = len(dict.fromkeys(row.model for row in rows))
     by_complex_step = [row.check.error for row in rows if "complex" in row.check.name]
     verdict = "all passed" if not failed else f"{failed} FAILED"
     largest = f"; largest error of a complex step {max(by_complex_step):.1e}" if by_complex_step else ""
-    return f"{len(rows)} checks of {models} models in {seconds:.1f} s: {verdict}{largest}"
+    return f"{len(rows)} checks, {models} models, {seconds:.1f} s: {verdict}{largest}"
 
 
-def _progress(count):
-    """Which model is being checked, on a terminal only."""
-    if not sys.stderr.isatty():
-        return None
-    names = iter(range(1, count + 1))
+class _Progress:
+    """Which model is being checked, on one line that is erased in the end; silent off a terminal."""
 
-    def report(name):
-        print(f"\r\033[K{next(names)}/{count} {name}", end="", file=sys.stderr, flush=True)
-        if name is None:
-            print("\r\033[K", end="", file=sys.stderr)
-    return report
+    def __init__(self, count):
+        self.count, self.begun, self.shown = count, 0, sys.stderr.isatty()
+
+    def __call__(self, name):
+        self.begun += 1
+        self._show(f"{self.begun}/{self.count} {name}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._show("")
+
+    def _show(self, text):
+        if self.shown:
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _check_writable(path):

@@ -104,7 +104,7 @@ MUTANTS = [
     Mutant("ReLU mask on the wrong side", activations.ReLU.pull,
            "R.real > 0", "dR.real > 0", "relu-full", COMPLEX, "07, eq. 7.5"),
     Mutant("ReLU of the embedding forgotten backward", MLP._through,
-           "np.where(active, H, 0 * H)", "H", "linear-block-mlp", COMPLEX, "09, eq. 9.3"),
+           "H * active", "H", "linear-block-mlp", COMPLEX, "09, eq. 9.3"),
     Mutant("gradient of an idle parameter", Separate.restrict,
            "dP[..., :self.width, :self.width]", "dP[..., :self.width, :self.width] + 1e-30", "linear-block", IDLE, "03, eq. 3.7"),
     # --- second derivatives ---
@@ -125,9 +125,9 @@ MUTANTS = [
     Mutant("float64 identity in a float32 model", Mixing.matrix,
            "np.eye(len(G), dtype=G.dtype)", "np.eye(len(G))", "linear-full", FLOAT32, "05, eq. 5.1"),
     Mutant("clipping per matrix", optimizers.clip,
-           "return gradient * min(1.0, float(threshold / (norm + 1e-6))), norm",
-           "return np.concatenate([part * min(1.0, float(threshold / (np.sqrt(part @ part) + 1e-6)))"
-           " for part in np.split(gradient, 2)]), norm", None, "joint clipping, eq. 10.9", "10, eq. 10.9"),
+           "gradient * min(1.0, threshold / (norm + 1e-6))",
+           "np.concatenate([part * min(1.0, threshold / (np.sqrt(part @ part) + 1e-6)) for part in np.split(gradient, 2)])",
+           None, "joint clipping, eq. 10.9", "10, eq. 10.9"),
     Mutant("momentum with dampening", optimizers.SGD.update,
            "self.momentum * state.velocity + gradient", "self.momentum * state.velocity + (1 - self.momentum) * gradient",
            None, "SGD with momentum, unrolled, eq. 10.2", "10, eq. 10.1"),

@@ -110,14 +110,14 @@ MODELS = list(_rows())
 
 
 def select_models(name=None):
-    """The rows whose names contain every word of `name` ("softmax", "linear-block-mlp"); all rows for None.
+    """One row by its name, or the rows with every word of `name` ("softmax", "mlp-heads2"); all rows for None.
 
     Raises
     ------
     InputError : a word that is in no row's name, or words that no row has together.
     """
     wanted = name.split("-") if name else []
-    chosen = [row for row in MODELS if set(wanted) <= set(row.words)]
+    chosen = [row for row in MODELS if row.name == name] or [row for row in MODELS if set(wanted) <= set(row.words)]
     if not chosen:
         words = dict.fromkeys(word for row in MODELS for word in row.words)
         raise InputError(f"model {name!r} is not known; allowed: words joined by '-', of {', '.join(words)}, "
