@@ -15,6 +15,7 @@ import zlib
 import numpy as np
 
 import lintransformer as lt
+from benchmarks import peers
 from benchmarks.cases import Case, prompts
 from benchmarks.peers import layout, torch_literal
 from lintransformer.objective import exact_hessian_vector_product
@@ -67,25 +68,24 @@ def compare(case, arguments, name, jax_peers):
     if workspace.is_fast:
         errors["fast path"] = error(workspace.value_and_gradient(theta, batch)[1], expected_gradient)
     for peer in jax_peers:
-        if case.attention == "linear" or "Gram" not in peer.NAME:
-            errors[peer.NAME] = error(gradient, peer.value_and_gradient(theta, Z, target, case)[1])
+        if peers.supports(peer, case, "gradient"):
+            errors[peer] = error(gradient, peers.load(peer).value_and_gradient(theta, Z, target, case)[1])
     return errors
 
 
-def load_jax():
-    """The JAX peers, in float64."""
+def jax_in_float64():
+    """Names of the JAX peers, with JAX set to float64."""
     import jax
     jax.config.update("jax_enable_x64", True)
-    from benchmarks.peers import jax_gram, jax_literal
-    return [jax_literal, jax_gram]
+    return ["jax", "jax-gram"]
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gradients_against_autodiff",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--jax", action="store_true", help="compare with JAX too")
-    jax_peers = load_jax() if parser.parse_args(argv).jax else []
-    columns = ["value", "gradient", "fast path", "Hessian", *(peer.NAME for peer in jax_peers)]
+    jax_peers = jax_in_float64() if parser.parse_args(argv).jax else []
+    columns = ["value", "gradient", "fast path", "Hessian", *jax_peers]
     title = "attention parametrization heads embedding variant"
     print(f"{title:46}" + "".join(f"{column:>{WIDTH}}" for column in columns))
     failures, worst = 0, 0.0

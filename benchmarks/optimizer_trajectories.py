@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.cases import Case, prompts
 from benchmarks.peers import layout, torch_literal
+from lintransformer.paper.store import npz_bytes, write_file
 
 CASE = Case("trajectory", layers=2, dimension=3, context_length=7, batch_size=4)
 STEPS = 20
@@ -86,7 +87,7 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, default=OUT)
     out = parser.parse_args(argv).out
     arrays = compute()
-    np.savez_compressed(out, **arrays)
+    write_file(out, npz_bytes(arrays))
     print(f"{out}: {len(arrays)} arrays, PyTorch {torch.__version__}")
     for name, array in arrays.items():
         if name.endswith("norm"):

@@ -12,8 +12,6 @@ import numpy as np
 
 from benchmarks.peers import jax_literal, layout
 
-NAME = "jax.jit, Gram form"
-
 
 def loss(theta, G, z, target, case):
     """Mean squared error from G (d+1, d+1, B) and query columns z (d+1, B)."""

@@ -11,9 +11,6 @@ import numpy as np
 
 from benchmarks.peers import layout
 
-NAME = "jax.jit, token form"
-
-
 def scores(S, attention, mask):
     """act(Z^T Q Z), S of shape (B, keys, queries)."""
     if mask == "before":

@@ -9,9 +9,6 @@ import torch
 
 from benchmarks.peers import layout
 
-NAME = "torch eager, token form"
-
-
 def scores(S, attention, mask):
     """act(Z^T Q Z), S (B, keys, queries); mask "before": the activation does not see the query as a key."""
     if mask == "before":

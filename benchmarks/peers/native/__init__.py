@@ -4,7 +4,6 @@ uses it.
 import ctypes
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,23 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import cases
-from benchmarks.peers import layout
+from benchmarks.peers import compiler, layout
 
-NAME = "C, Gram form"
 SOURCE = Path(__file__).with_name("gram_step.c")
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-funroll-loops", "-shared", "-fPIC", "-std=gnu11",
          "-Wno-psabi")
-
-
-def compiler():
-    """Path of a C compiler: $CC, cc, gcc or clang; None if there is none."""
-    candidates = (os.environ.get("CC"), "cc", "gcc", "clang")
-    return next((found for found in map(shutil.which, filter(None, candidates)) if found), None)
-
-
-def supports(case):
-    """The C file knows one head of linear attention with block matrices and no embedding."""
-    return (case.attention, case.parametrization, case.heads, case.embedding) == ("linear", "block", 1, None)
 
 
 def library(case, lanes=16):
@@ -63,8 +50,6 @@ class Runner:
     """What is timed: loss and gradient on a fixed batch. There is no training step in C."""
 
     def __init__(self, case, seed=0, lanes=16):
-        if not supports(case):
-            raise ValueError(f"the C peer has no {case.name}: only linear attention, block, one head")
         theta = case.init_scale * np.random.default_rng(seed).standard_normal(layout.size(case))
         self.prepare(theta, *cases.prompts(case, seed), case, lanes)
 

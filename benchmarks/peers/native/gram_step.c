@@ -1,6 +1,6 @@
 /* Loss and gradient of the linear Transformer with P = diag(P', 1), Q = diag(Q', 0), in Gram form.
  *
- * The yardstick for how fast one core can go; nothing in the package uses it. Compiled for one DIM and LAYERS,
+ * The yardstick for how fast one core can go; nothing in the package uses it. For one DIM and LAYERS, in
  * float32. A prompt is S = X X^T (d x d), g = X y^T (d), its query x (d) and its target; arrays stand batch
  * last, and LANES prompts go through together, one in each lane of a vector.
  * With a_l = Q_l^T g_l / n and A_l = I + P_l S_l Q_l / n:
