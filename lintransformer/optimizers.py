@@ -137,9 +137,19 @@ def clip(gradient, threshold):
 
     Notes
     -----
-    The factor is min(1, threshold / (norm + 1e-6)), as in PyTorch's clip_grad_norm_ ("authors' code").
+    The factor is min(1, threshold / (norm + 1e-6)), as in PyTorch's clip_grad_norm_ ("authors' code"). The norm is
+    taken in float64 and in units of the largest entry (our choice): with many layers a rare prompt makes a gradient
+    whose squares overflow though its entries do not. PyTorch's norm is then infinite and its clipped gradient 0;
+    ours has norm `threshold`.
     """
-    norm = np.sqrt(gradient @ gradient)
+    wide = gradient.astype(np.float64)
+    largest = np.abs(wide).max()
+    if largest > 0 and np.isfinite(largest):
+        wide /= largest
+        norm = float(largest * np.sqrt(wide @ wide))
+    else:
+        norm = float(largest)                                                # 0, inf or NaN
     if threshold is None:
         return gradient, norm
-    return gradient * min(1.0, float(threshold / (norm + 1e-6))), norm
+    factor = min(1.0, threshold / (norm + 1e-6))
+    return (gradient if factor == 1 else (wide * (largest * factor)).astype(gradient.dtype)), norm

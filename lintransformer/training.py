@@ -4,6 +4,12 @@ Each step: draw B prompts, gradient, joint clipping, optimizer (Section 3.2). Th
 batches, because the mean over fresh prompts can be dominated by a few of them: with n = 5 or Gamma covariates its
 average over many batches is 10^4 and more while the median over prompts stays below 1. The history therefore
 keeps, for every evaluation batch, the mean, the median over prompts and a trimmed mean.
+
+With six and more layers a rare prompt's loss can exceed float32's 10^38 while training goes well. The gradient of
+such a step is then computed in float64, where clipping brings it back to its threshold; where that overflows as well,
+it counts as 0, which is what PyTorch's clipping makes of a gradient whose norm overflows. A run whose gradients are
+not finite for `PATIENCE` batches in a row, or at all without clipping, has diverged. (Our choice: the authors' code
+would end in NaN at the first.)
 """
 
 import time
@@ -17,6 +23,7 @@ from lintransformer.random import stream
 from lintransformer.workspace import Workspace
 
 TRIMMED = 0.05          # share of the prompts dropped at either end of the trimmed mean (our choice)
+PATIENCE = 10           # gradients in a row that are not finite before a run counts as diverged (our choice)
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,12 @@ class History:
     arrays : dict of ndarrays, T records, E evaluation batches, S kept points
         step (T,)                 iteration of each record: theta BEFORE that step; the last is the final point
         evaluation_mean, evaluation_median, evaluation_trimmed (E, T)
-        training_loss (steps,)    f on the fresh batch of each step
-        gradient_norm (steps,)    joint norm before clipping
+        training_loss (steps,)    f on the fresh batch of each step, infinite where it overflows
+        gradient_norm (steps,)    joint norm before clipping, likewise
         theta_step (S,), theta (S, p)   kept points: theta before step theta_step
-    status : "done", "diverged" (a value, gradient or parameter was no longer finite) or "timed out"
-    summary : dict, JSON-able: steps made, final losses on the first evaluation batch
+    status : "done", "diverged" or "timed out"
+    summary : dict, JSON-able: steps made, steps whose gradient overflowed float32 and float64, final losses on the
+        first evaluation batch
     """
 
     arrays: dict
@@ -85,7 +93,7 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
     sampler = distribution.sampler(batch_size, dtype, "tokens" if model.needs_tokens else "gram")
     rng = stream(seed, "training")
     theta = model.init(stream(seed, "initialisation"), dtype) if theta is None else model.check_theta(theta)
-    recorder = _Recorder(model, evaluation, steps, record_every, theta_at)
+    recorder = _Recorder(model, evaluation, steps, record_every, theta_at, dtype)
     state, start, status = optimizer.init(theta), time.monotonic(), "done"
 
     with np.errstate(over="ignore", invalid="ignore"):                       # divergence is detected, and recorded
@@ -97,13 +105,17 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
                 if deadline_seconds is not None and time.monotonic() - start > deadline_seconds:
                     status = "timed out"
                     break
-            value, gradient = workspace.value_and_gradient(theta, sampler.draw(rng) if batch is None else batch)
+            prompts = sampler.draw(rng) if batch is None else batch
+            value, gradient = workspace.value_and_gradient(theta, prompts)
+            if not (np.isfinite(value) and np.isfinite(gradient).all()):
+                value, gradient = Workspace(model, prompts.size, "float64").value_and_gradient(theta, prompts)
             clipped, norm = clip(gradient, clip_threshold)
-            recorder.after_gradient(step, value, norm)
-            if not (np.isfinite(value) and np.isfinite(norm)):
+            if recorder.after_gradient(step, value, norm, gradient.dtype) >= (PATIENCE if clip_threshold else 1):
                 status = "diverged"
                 break
-            theta, state = optimizer.update(state, theta, clipped)
+            if not np.isfinite(norm):
+                clipped = np.zeros_like(theta)
+            theta, state = optimizer.update(state, theta, clipped.astype(theta.dtype, copy=False))
         else:
             step = steps
             status = "done" if np.isfinite(theta).all() else "diverged"
@@ -113,11 +125,13 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
 class _Recorder:
     """Collects a history while a run goes on."""
 
-    def __init__(self, model, evaluation, steps, record_every, theta_at):
+    def __init__(self, model, evaluation, steps, record_every, theta_at, dtype):
         self.evaluators = [(Workspace(model, batch.size, "float64"), batch) for batch in evaluation]
-        self.record_every, self.keep = record_every, {0, *map(int, theta_at)}
+        self.record_every, self.keep, self.dtype = record_every, {0, *map(int, theta_at)}, np.dtype(dtype)
         self.loss, self.norm = np.full(steps, np.nan), np.full(steps, np.nan)
         self.step, self.statistics, self.theta_step, self.theta = [], [], [], []
+        self.overflows = {"float32": 0, "float64": 0}
+        self.in_a_row = 0
 
     def before_step(self, step, theta):
         if step % self.record_every == 0:
@@ -125,8 +139,13 @@ class _Recorder:
         if step in self.keep:
             self._keep(step, theta)
 
-    def after_gradient(self, step, value, norm):
+    def after_gradient(self, step, value, norm, dtype):
+        """Record a step; return how many gradients in a row were not finite."""
         self.loss[step], self.norm[step] = value, norm
+        self.overflows["float32"] += dtype != self.dtype
+        self.overflows["float64"] += not np.isfinite(norm)
+        self.in_a_row = 0 if np.isfinite(norm) else self.in_a_row + 1
+        return self.in_a_row
 
     def history(self, step, theta, status):
         """Close with the final point, `step` steps having been made."""
@@ -142,7 +161,7 @@ class _Recorder:
             "theta_step": np.array(self.theta_step), "theta": np.array(self.theta)}
         final = {name: float(arrays[name][0, -1]) for name in ("evaluation_mean", "evaluation_median",
                                                                "evaluation_trimmed") if len(mean)}
-        return History(arrays, status, {"steps": step, **final})
+        return History(arrays, status, {"steps": step, "overflows": self.overflows, **final})
 
     def _evaluate(self, step, theta):
         self.step.append(step)

@@ -38,7 +38,7 @@ class Workspace:
 
     def value_and_gradient(self, theta, batch):
         """f(theta) as a float and its gradient (p,), a fresh array of the workspace's dtype."""
-        theta = self._checked(theta, batch)
+        theta, batch = self._checked(theta, batch)
         if not self.is_fast:
             value, gradient = value_and_gradient(self.model, theta, batch)
             return float(value), gradient
@@ -54,7 +54,7 @@ class Workspace:
 
     def prompt_losses(self, theta, batch):
         """The squared error of every prompt (B,), a fresh array."""
-        theta = self._checked(theta, batch)
+        theta, batch = self._checked(theta, batch)
         if not self.is_fast:
             return prompt_losses(self.model, theta, batch)
         gram, (P, Q) = batch.gram(), self._matrices(theta, batch)
@@ -88,7 +88,9 @@ class Workspace:
         if batch.dimension != self.model.dimension:
             raise InputError(f"batch has dimension {batch.dimension}, but the model has dimension "
                              f"{self.model.dimension}")
-        return self.model.check_theta(theta).astype(self.dtype, copy=False)
+        if not self.is_fast and batch.dtype != self.dtype:                   # the kernel converts as it copies
+            batch = batch.astype(self.dtype)
+        return self.model.check_theta(theta).astype(self.dtype, copy=False), batch
 
 
 def _chunk_size(model, dtype):

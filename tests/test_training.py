@@ -5,7 +5,7 @@ import pytest
 
 import lintransformer as lt
 from lintransformer.optimizers import clip
-from lintransformer.training import prompt_statistics
+from lintransformer.training import PATIENCE, prompt_statistics
 
 MODEL, DISTRIBUTION = lt.build_model(2, 3), lt.PromptDistribution(3, 8)
 EVALUATION = [lt.evaluation_batch(DISTRIBUTION, seed, 50) for seed in (99, 100)]
@@ -78,6 +78,28 @@ def test_a_run_that_diverges_is_kept_and_says_so():
     assert history.status == "diverged" and history.summary["steps"] < 50
     assert len(history.arrays["training_loss"]) <= history.summary["steps"] + 1
     assert history.arrays["theta_step"][-1] == history.summary["steps"]
+
+
+def test_a_rare_prompt_that_overflows_float32_does_not_end_a_run():
+    """One prompt with a loss of 10^60: the gradient is computed in float64 and clipped to the threshold."""
+    rare = DISTRIBUTION.draw_gram(np.random.default_rng(0), 16)
+    rare.G[3] *= 1e30
+    common = DISTRIBUTION.draw_gram(np.random.default_rng(1), 16)
+    history = run(lt.SGD(0.1), batch=rare, steps=3)
+    assert history.status == "done" and history.summary["overflows"]["float32"] >= 1
+    assert np.isfinite(history.arrays["gradient_norm"]).all() and history.arrays["gradient_norm"].max() > 1e19
+    moved = np.diff(history.arrays["theta"][[0, -1]].astype(float), axis=0)
+    assert 0 < np.sqrt((moved**2).sum()) <= 0.3 * (1 + 1e-6)
+    assert run(lt.SGD(0.1), batch=common, steps=3).summary["overflows"] == {"float32": 0, "float64": 0}
+
+
+def test_gradients_that_overflow_float64_count_as_zero_until_there_are_too_many():
+    rare = DISTRIBUTION.draw_gram(np.random.default_rng(0), 16)
+    rare.G[3] *= 1e200
+    rare.G[4] = np.inf
+    history = run(lt.SGD(0.1), batch=rare, steps=30)
+    assert history.status == "diverged" and history.summary["overflows"]["float64"] == PATIENCE
+    assert np.array_equal(history.arrays["theta"][0], history.arrays["theta"][-1])
 
 
 def test_a_run_past_its_deadline_says_so():

@@ -18,6 +18,7 @@ import warnings
 from dataclasses import dataclass, field
 from multiprocessing import connection, resource_tracker
 
+from lintransformer.memory import keep_freed_memory
 from lintransformer.paper.cells import KINDS, Cell, canonical, load
 from lintransformer.paper.store import npz_bytes, plain, read_folder
 
@@ -62,6 +63,7 @@ class Report:
 def serve(pipe):
     """Compute jobs from the pipe until it closes (the main function of a worker process)."""
     from threadpoolctl import threadpool_limits
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with threadpool_limits(1), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
