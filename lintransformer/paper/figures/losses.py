@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from lintransformer.diagnostics.smoothness import t_interval
 from lintransformer.paper.figures.base import LOOKS, Drawing, Figure, axes_row, log_scale, remark_below
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
@@ -59,7 +60,8 @@ def loss_cells(id, settings, panels, options: Options) -> list:
 
 def curve_cells(curve: Curve, options: Options) -> list:
     """Return a curve's training cells, one for each seed."""
-    return [training_cell(options, curve.setting, curve.optimizer, seed) for seed in options.training_seeds]
+    seeds = options.training_seeds[:SETTINGS[curve.setting].most_seeds]
+    return [training_cell(options, curve.setting, curve.optimizer, seed) for seed in seeds]
 
 
 def over_seeds(values) -> dict:
@@ -75,7 +77,7 @@ def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
     """
     panels = shown_panels(id, settings, panels, options)
     figure, axes = axes_row(len(panels), len(ROWS))
-    table, final, left_out = [], [], []
+    table, final, gaps, left_out = [], [], [], []
     for column, panel in zip(axes.T, panels, strict=True):
         remarks = []
         for curve in panel.curves:
@@ -88,6 +90,7 @@ def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
                     _draw_curve(axis, used, statistic, f"{curve.label}, rate {rate:g}", LOOKS[curve.label])
                 table += _rows(curve, used)
                 final.append(_final(curve, rate, traces))
+        gaps += panel_gaps(panel, get, options)
         for axis in column:
             finish_loss_axis(axis, options.training_steps)
         column[0].set_title(panel.title)
@@ -95,7 +98,7 @@ def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
         left_out += [f"{panel.title}: {remark}" for remark in remarks]
     for axis, label in zip(axes[:, 0], ROWS.values(), strict=True):
         axis.set_ylabel(label)
-    return Drawing(figure, table, _caption(options, final, left_out))
+    return Drawing(figure, table, {**_caption(options, final, left_out), "gaps": gaps})
 
 
 def _draw_curve(axis, traces, statistic, label, look):
@@ -150,6 +153,27 @@ def _final(curve, rate, traces) -> dict:
             "by_seed": ends, "cells": [cell.key for cell, _ in traces]}
 
 
+def panel_gaps(panel, get, options) -> list:
+    """Return the gap between a panel's two curves at the end of training, for each batch and statistic.
+
+    A gap is the ratio first / second of the final losses: its geometric mean over the seeds both have finished, and
+    a 95% t interval on the logarithms. Seeds are paired: the same seed starts both from the same numbers.
+    """
+    by_seed = [{cell.config["seed"]: get(cell) for cell in curve_cells(curve, options)} for curve in panel.curves]
+    seeds = [seed for seed in by_seed[0] if all(runs.get(seed) and runs[seed].status == "done" for runs in by_seed)]
+    if len(panel.curves) != 2 or not seeds:
+        return []
+    rows = []
+    for name, array in OVER_PROMPTS.items():
+        first, second = (np.array([runs[seed][array][:, -1] for seed in seeds]) for runs in by_seed)
+        for evaluation_seed, ratios in zip(EVALUATION_SEEDS, np.log(first / second).T, strict=True):
+            mean, low, high = np.exp(t_interval(ratios))
+            rows.append({"panel": panel.title, "ratio": " / ".join(curve.label for curve in panel.curves),
+                         "evaluation_seed": evaluation_seed, "over_prompts": name, "seeds": len(seeds),
+                         "value": float(mean), "interval": [float(low), float(high)]})
+    return rows
+
+
 def _caption(options, final, left_out) -> dict:
     return {
         "curve": f"mean over seeds of the squared error on one fixed batch of {EVALUATION_PROMPTS} prompts "
@@ -166,4 +190,21 @@ FIGURES = (
     loss_figure("fig2", "Loss against iteration, SGDM and Adam",
                 "Log loss against iteration for SGDM and Adam in Settings 1, 2, 3: Adam ends lower in each.",
                 optimizer_panels("S1", "S2", "S3")),
+    loss_figure("fig7", "Linear and softmax attention",
+                "Log loss against iteration for three layers of linear and of softmax attention in Setting 1: the loss "
+                "of linear attention falls much faster.",
+                tuple(Panel(name, (Curve("softmax", "softmax", optimizer), Curve("linear", "S1", optimizer)))
+                      for optimizer, name in OPTIMIZERS.items())),
+    loss_figure("fig8", "Separate query and key matrices; a larger model",
+                "Log loss against iteration with separate query and key matrices (left) and for L = 8, d = 20, n = 60 "
+                "(right): largely as in Figure 2.",
+                optimizer_panels("separate", "L8d20n60")),
+    loss_figure("fig9", "Spherical and heavy-tailed covariates",
+                "Log loss against iteration: both optimizers converge much faster on spherical than on heavy-tailed "
+                "covariates; Adam's relative advantage does not shrink noticeably.",
+                optimizer_panels("spherical", "heavy-tailed")),
+    loss_figure("fig12", "Loss against iteration for 2, 4, 6 and 8 layers",
+                "Log loss against iteration for more and more layers: the gap between SGDM and Adam grows, and the loss "
+                "of both falls.",
+                optimizer_panels("L2", "L4", "L6", "L8")),
 )
