@@ -15,12 +15,13 @@ COLUMNS = ("model", "check", "largest error", "tolerance", "verdict")
 
 def add_parser(commands):
     """Add the command ``verify``."""
-    parser = commands.add_parser("verify", allow_abbrev=False, help="check every gradient and Hessian-vector product",
-                                 description="Check every model against the definition of a derivative. Exit code 1 if any "
-                                             "check fails.")
-    parser.add_argument("--model", metavar="NAME", help="one model, such as linear-block-mlp, or those with some words "
-                                                        "in their names, such as softmax (default: everything)")
-    parser.add_argument("--full", action="store_true", help="add exact rational arithmetic, and the paper's size")
+    parser = commands.add_parser("verify", help="check every gradient and Hessian-vector product",
+                                 description="Check every model against the definition of a derivative. "
+                                             "Exit code 1 if any check fails.", allow_abbrev=False)
+    parser.add_argument("--model", metavar="NAME",
+                        help="one model, such as linear-block-mlp, or all whose names have some words, such "
+                             "as softmax or mlp-heads2 (default: every model)")
+    parser.add_argument("--full", action="store_true", help="add exact arithmetic and the paper's size")
     parser.add_argument("--json", metavar="FILE", help="write the table as JSON too")
     parser.set_defaults(execute=run)
     return parser
@@ -88,8 +89,9 @@ class _Progress:
 
 def _check_writable(path):
     """Refuse before the work rather than after it."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"--json {str(path)!r} cannot be written; allowed: a file in an existing, writable folder")
+    target = path if path.exists() else path.parent
+    if path.is_dir() or not path.parent.is_dir() or not os.access(target, os.W_OK):
+        raise InputError(f"--json {str(path)!r} cannot be written; allowed: a file in a folder that exists")
 
 
 def _write(path, content):

@@ -1,4 +1,4 @@
-"""The chapters and the code cite each other, every equation is checked, and a wrong sign fails with both values.
+"""Chapters and code cite each other, every equation is checked, and a wrong sign fails with both values.
 
 The blocks themselves are run by derivations/conftest.py.
 """
@@ -89,7 +89,7 @@ def test_every_reference_to_an_equation_resolves(chapter):
 
 @each_chapter
 def test_formulas_use_what_github_renders(chapter):
-    """Display formulas in fences, inline ones as $`...`$: a plain $..$ with several subscripts breaks there."""
+    """Display formulas in fences, inline ones as $`...`$: plain $..$ with several subscripts breaks there."""
     assert "$" not in INLINE_MATH.sub("", prose(chapter))
     formulas = fences(chapter, "math") + INLINE_MATH.findall(prose(chapter))
     for formula in formulas:
@@ -117,7 +117,8 @@ def cited_chapters(module):
     """Numbers of the chapters that a module cites, by file name or by the number of an equation."""
     text = module.read_text()
     equations = [tag for cited in CITED_EQUATIONS.findall(text) for tag in expand(cited)]
-    return {int(name[:2]) for name in CITED_CHAPTER.findall(text)} | {int(tag.split(".")[0]) for tag in equations}
+    by_name = {int(name[:2]) for name in CITED_CHAPTER.findall(text)}
+    return by_name | {int(tag.split(".")[0]) for tag in equations}
 
 
 @each_chapter
@@ -129,7 +130,8 @@ def test_every_chapter_is_cited_by_code_that_it_links_to(chapter):
 @each_chapter
 def test_every_chapter_links_back_to_the_code_that_cites_it(chapter):
     linked = {path for _, path, _ in LINK.findall(chapter.read_text())}
-    core = [module for module in MODULES if "paper" not in module.parts and not module.name.startswith(("cli", "battery"))]
+    core = [module for module in MODULES
+            if "paper" not in module.parts and not module.name.startswith(("cli", "battery"))]
     citing = {str(module.relative_to(ROOT)) for module in core if number(chapter) in cited_chapters(module)}
     assert not citing - linked
 
@@ -146,8 +148,9 @@ def test_citations_in_the_code_resolve(module):
 
 
 def run_pytest(*paths):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(paths[0].parent), *map(str, paths)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=paths[0].parent)
+    folder = paths[0].parent
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, *paths]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, cwd=folder)
 
 
 def test_a_wrong_sign_in_a_chapter_fails_with_file_line_and_both_values(tmp_path):
@@ -158,7 +161,8 @@ def test_a_wrong_sign_in_a_chapter_fails_with_file_line_and_both_values(tmp_path
     wrong = tmp_path / "04-backward-token.md"
     wrong.write_text(text.replace(right, right.replace("+ Q.T", "- Q.T")))
     result = run_pytest(wrong)
-    failing = next(i for i, line in enumerate(text.splitlines(), 1) if "shipped.backward(cache, pbar), np" in line)
+    lines = text.splitlines()
+    failing = next(i for i, line in enumerate(lines, 1) if "shipped.backward(cache, pbar), np" in line)
     assert result.returncode == 1
     assert f"{wrong.name}:{failing}" in result.stdout
     assert re.search(r"relative error [\d.]+ is above 1e-12", result.stdout)

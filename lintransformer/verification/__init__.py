@@ -1,4 +1,4 @@
-"""Checks that any reader can run on any gradient, ours or their own; and the battery behind `lintransformer verify`.
+"""Checks that any reader can run on any gradient, ours or their own, and the battery behind `verify`.
 
     check_gradient(f, gradient, theta)            complex steps, or central differences
     taylor_test(f, gradient, theta, ...)          orders of the Taylor remainders

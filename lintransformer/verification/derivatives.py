@@ -25,8 +25,8 @@ def check_gradient(f, gradient, theta, method=None, tolerance=None):
     f : callable (p,) -> scalar
     gradient : callable (p,) -> (p,), or the gradient at theta itself
     theta : array (p,)
-    method : "complex" (complex step, f must be analytic), "difference" (central differences), or None: complex
-        if f takes complex arguments and its complex step agrees roughly with a difference, else differences
+    method : "complex" (complex step; f must be analytic), "difference" (central differences), or None:
+        complex if f takes complex arguments and its complex step is roughly its difference, else differences
     tolerance : float, of the largest error relative to the largest entry of the gradient;
         by default 1e-12 for complex steps, 1e-8 for differences
 
@@ -115,12 +115,14 @@ def check_hessian(hessian_vector_product, gradient, theta, directions=3, toleran
         scale = np.linalg.norm(u) * np.linalg.norm(Hv) + np.linalg.norm(v) * np.linalg.norm(Hu)
         symmetry.append(abs(u @ Hv - v @ Hu) / scale if scale else 0.0)
         slope.append(relative_error(Hv, _slope_of_gradient(gradient, theta, v, bool(problem))))
-    method = "difference" if problem else "complex"
-    return combine("Hessian-vector product", [
-        Check("symmetry <u, H v> = <v, H u>", _largest(symmetry), tolerance),
-        Check(f"Hessian-vector product, {method}", _largest(slope),
-              HESSIAN_DIFFERENCE_TOLERANCE if problem else tolerance,
-              f"no complex step: {problem}" if problem else f"complex step of the gradient, {COMPLEX_STEP:g}")])
+    parts = [Check("symmetry <u, H v> = <v, H u>", _largest(symmetry), tolerance)]
+    if problem:
+        parts.append(Check("Hessian-vector product, difference", _largest(slope),
+                           HESSIAN_DIFFERENCE_TOLERANCE, f"no complex step: {problem}"))
+    else:
+        parts.append(Check("Hessian-vector product, complex", _largest(slope), tolerance,
+                           f"complex step of the gradient, {COMPLEX_STEP:g}"))
+    return combine("Hessian-vector product", parts)
 
 
 def check_duality(model, theta, batch, tolerance=COMPLEX_TOLERANCE):
@@ -179,7 +181,7 @@ def _slope_of_gradient(gradient, theta, v, by_differences):
 
 
 def _why_not_analytic(f, theta):
-    """None if f's complex step along a random direction is roughly its derivative, else the reason in words."""
+    """None if f's complex step along a random direction is roughly its derivative, else why not."""
     v, h = _random_direction(theta), 1e-4
     try:
         value = f(theta + 1j * COMPLEX_STEP * v)
@@ -194,7 +196,7 @@ def _why_not_analytic(f, theta):
 
 
 def _order_check(order, remainder, floor):
-    """The last measurable order of a remainder; a remainder at the rounding level throughout has no order to lose."""
+    """The last measurable order of a remainder; one that is at rounding level throughout has none to lose."""
     measurable = remainder > floor
     name = f"Taylor remainder R{order - 1}"
     if remainder[0] <= floor:
@@ -207,4 +209,4 @@ def _order_check(order, remainder, floor):
 
 
 def _largest(errors):
-    return float(np.max(errors))                                  # np.max keeps a NaN, the built-in max may lose it
+    return float(np.max(errors))                         # np.max keeps a NaN, the built-in max may lose it

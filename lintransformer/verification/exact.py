@@ -1,8 +1,8 @@
-"""Exact checks: polynomials over the rationals, where a derivative is computed and compared without any error.
+"""Exact checks: polynomials over the rationals, differentiated and compared without any error.
 
-The loss of a linear Transformer is a polynomial in theta; with ReLUs it is one on each side of the kinks. Along a
-line theta + t v it is a polynomial in t of known degree, so that finitely many values determine it, and its
-derivative at t = 0, exactly. derivations/11-hessian-vector-products.md, eq. 11.12.
+The loss of a linear Transformer is a polynomial in theta; with ReLUs it is one on each side of the kinks.
+Along a line theta + t v it is a polynomial in t of known degree, so that finitely many values determine it, and
+its derivative at t = 0, exactly. derivations/11-hessian-vector-products.md, eq. 11.12.
 """
 
 from fractions import Fraction
@@ -12,7 +12,7 @@ import numpy as np
 from lintransformer.checks import InputError
 from lintransformer.verification.results import Check
 
-STEP = Fraction(1, 2**24)        # nodes are multiples of it: with ReLUs they must all lie on one side of every kink
+STEP = Fraction(1, 2**24)        # of the nodes: with ReLUs they must all lie on one side of every kink
 
 
 def check_exact_gradient(f, gradient, theta, direction, degree, step=STEP):
@@ -84,4 +84,4 @@ def _dot(left, right):
 def _require_fractions(array):
     wrong = next((x for x in np.asarray(array, dtype=object).ravel() if not isinstance(x, Fraction)), None)
     if wrong is not None:
-        raise InputError(f"exact checks need object arrays of fractions.Fraction, not {type(wrong).__name__} {wrong!r}")
+        raise InputError(f"exact checks need arrays of Fractions, not of {type(wrong).__name__} {wrong!r}")

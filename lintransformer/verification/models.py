@@ -1,7 +1,7 @@
 """The table of models that the battery runs over: one row for each combination of the paper's variants.
 
-A new model is one new row. Sizes are small and all different, so that no transposition goes unnoticed: two layers
-(one would hide an adjoint of G that is not symmetrised, derivations/05-gram.md), d = 3, n = 4, B = 2.
+A new model is one new row. Sizes are small and all different, so that no transposition goes unnoticed. Two
+layers: one would hide an adjoint of G that is not symmetrised (derivations/05-gram.md).
 """
 
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ class Model:
                 return Problem(self, model, theta, batch)
 
     def rational_problem(self, form=None):
-        """The same with multiples of 1/8 as Fractions, d = 2, n = 3 (exact arithmetic is slow), away from kinks."""
+        """The same with multiples of 1/8 as Fractions, and d = 2, n = 3: exact arithmetic is slow."""
         small = Model(self.name, self.options, self.layers, 2, 3, 2)
         model = small.build(form=form)
         for seed in count():
@@ -96,10 +96,11 @@ class Problem:
 
 
 def _rows():
-    choices = product(("linear", "relu", "softmax"), ("block", "full", "separate"), (1, 2), (None, 5), ("after", "before"))
+    choices = product(("linear", "relu", "softmax"), ("block", "full", "separate"), (1, 2), (None, 5),
+                      ("after", "before"))
     for attention, parametrization, heads, embedding, mask in choices:
         if mask == "before" and attention != "softmax":
-            continue                                     # an activation of each score alone: both masks are the same
+            continue                             # an activation of each score alone: both masks are the same
         words = [attention, parametrization] + ["heads2"] * (heads == 2) + ["mlp"] * (embedding is not None)
         yield Model("-".join(words + ["before"] * (mask == "before")),
                     {"attention": attention, "parametrization": parametrization, "heads": heads,
@@ -110,14 +111,15 @@ MODELS = list(_rows())
 
 
 def select_models(name=None):
-    """One row by its name, or the rows with every word of `name` ("softmax", "mlp-heads2"); all rows for None.
+    """One row by its name, or the rows with every word of `name` ("softmax", "mlp-heads2"); all for None.
 
     Raises
     ------
     InputError : a word that is in no row's name, or words that no row has together.
     """
     wanted = name.split("-") if name else []
-    chosen = [row for row in MODELS if row.name == name] or [row for row in MODELS if set(wanted) <= set(row.words)]
+    chosen = [row for row in MODELS if row.name == name]
+    chosen = chosen or [row for row in MODELS if set(wanted) <= set(row.words)]
     if not chosen:
         words = dict.fromkeys(word for row in MODELS for word in row.words)
         raise InputError(f"model {name!r} is not known; allowed: words joined by '-', of {', '.join(words)}, "

@@ -10,7 +10,7 @@ RATE = 0.05
 
 
 def _gradients():
-    """Six gradients of eight entries, of sizes that differ over time and between entries; the last entry idle."""
+    """Six gradients of eight entries, of sizes that differ over time and entries; the last one idle."""
     rng = np.random.default_rng(0)
     gradients = rng.standard_normal((6, 8)) * np.logspace(-2, 1, 8)
     gradients[:, -1] = 0
@@ -47,7 +47,7 @@ def momentum():
 
 
 def adam():
-    """Adam after six steps, its moments written as weighted means; eq. 10.4-10.5. Two betas, so that none is lost."""
+    """Adam after six steps, its moments as weighted means; eq. 10.4-10.5. Two betas, so that none is lost."""
     gradients, expected = _gradients(), np.ones(8)
     for t in range(6):
         mean = np.average(gradients[:t + 1], axis=0, weights=0.9 ** np.arange(t, -1, -1))
@@ -60,8 +60,8 @@ def adam():
 def sign_descent():
     gradients = _gradients()
     expected = np.ones(8) - RATE * np.sum((gradients > 0).astype(float) - (gradients < 0), axis=0)
-    return Check("sign descent, eq. 10.8", relative_error(_run(SignDescent(RATE), np.ones(8), gradients), expected),
-                 TOLERANCE)
+    found = _run(SignDescent(RATE), np.ones(8), gradients)
+    return Check("sign descent, eq. 10.8", relative_error(found, expected), TOLERANCE)
 
 
 OPTIMIZER_CHECKS = [clipping, momentum, adam, sign_descent]

@@ -1,6 +1,6 @@
 """One layer against theory: the population loss is known exactly, so that simulation must meet it.
 
-The only check here that knows neither our gradients nor our forward pass, but the distribution of the prompts: it
+The only check that knows neither our gradients nor our forward pass, but the distribution of the prompts: it
 ties samplers, model and objective to a closed form. derivations/16-one-layer.md, eq. 16.1, 16.5 and 16.11.
 """
 
@@ -36,8 +36,8 @@ MOMENTS = {
 
 def one_layer_population():
     """Loss and slope at the minimiser, for three kinds of covariates, in standard errors of a simulation."""
-    parts = []
-    for options in ({}, {"covariates": "spherical"}, {"covariates": "gamma", "gamma_shape": 1.5, "gamma_scale": 2.0}):
+    parts, gamma = [], {"covariates": "gamma", "gamma_shape": 1.5, "gamma_scale": 2.0}
+    for options in ({}, {"covariates": "spherical"}, gamma):
         distribution = PromptDistribution(3, 6, **options)
         q, loss = isotropic_minimiser(distribution)
         model, rng = build_model(layers=1, dimension=3), np.random.default_rng(0)

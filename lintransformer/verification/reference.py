@@ -1,14 +1,15 @@
 """Eq. 7-8 of the paper, sum by sum and prompt by prompt: slow, readable, and independent of the models' code.
 
-Differentiation cannot find a forward pass that is wrong and differentiated rightly; this can. It shares nothing
-with `lintransformer.models` but the layout of theta (`model.unpack`). derivations/03-linear-attention.md, eq. 3.2.
+Differentiation cannot find a forward pass that is wrong and differentiated rightly; this can. It shares
+nothing with `lintransformer.models` but the layout of theta (`model.unpack`).
+derivations/03-linear-attention.md, eq. 3.2.
 """
 
 import numpy as np
 
 
 def dense_heads(model, theta):
-    """[[(P, Q) of each head] of each layer], every P and Q (d+1, d+1); derivations/03-linear-attention.md, eq. 3.4."""
+    """[[(P, Q) of each head] of each layer], each (d+1, d+1); derivations/03-linear-attention.md, eq. 3.4."""
     parts, kind, d = model.unpack(np.asarray(theta)), model.parametrization.name, model.dimension
     layers = []
     for layer in range(model.layers):
@@ -32,7 +33,7 @@ def predict_by_loops(model, theta, batch):
 
 
 def relu_arguments(model, theta, batch):
-    """The arguments of all ReLUs, as one array: f has a kink where one is 0, and is smooth while no sign changes."""
+    """The arguments of all ReLUs: f has a kink where one is 0, and is smooth while no sign changes."""
     prompts = [_Prompt(model, theta, Z) for Z in batch.Z]
     for prompt in prompts:
         prompt.prediction()
@@ -63,7 +64,7 @@ class _Prompt:
         update = 0
         for P, Q in heads:
             weights = self._weights([self.tokens[i] @ Q @ self.tokens[j] for i in range(self.n + 1)])
-            for i in range(self.n):                                      # the query, token n, is never a source
+            for i in range(self.n):                                  # the query, token n, is never a source
                 update = update + weights[i] * (P @ self.tokens[i])
         return self.tokens[j] + update / self.n
 

@@ -1,7 +1,7 @@
 """What a check returns, and two assertions for derivations.
 
-A check never raises because a derivation is wrong: it returns a `Check` that says by how much, so that a table of
-checks is complete. The assertions raise, and name both values: they are for chapters and tests.
+A check never raises because a derivation is wrong: it returns a `Check` that says by how much, so that a
+table of checks is complete. The assertions raise, and name both values: they are for chapters and tests.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def _badness(check):
 
 
 def relative_error(left, right):
-    """max |left - right| / max |right|; the absolute error where right is zero throughout; infinite if shapes differ."""
+    """max |left - right| / max |right|; absolute where right is all zero; infinite if shapes differ."""
     left, right = np.asarray(left), np.asarray(right)
     if left.shape != right.shape:
         return np.inf
@@ -76,12 +76,12 @@ def assert_close(left, right, tolerance):
 
 
 def assert_mean(samples, expected, standard_errors=5):
-    """Raise `AssertionError` unless the mean of `samples` (B,) is within so many standard errors of `expected`."""
+    """Raise `AssertionError` unless the mean of `samples` is within so many standard errors of `expected`."""
     samples = np.asarray(samples, dtype=np.float64)
     mean, error = samples.mean(), samples.std(ddof=1) / np.sqrt(len(samples))
     if not abs(mean - expected) <= standard_errors * error:
-        raise AssertionError(f"sample mean {mean:.6g} is not within {standard_errors} standard errors ({error:.2g}) "
-                             f"of the expected {expected:.6g}")
+        raise AssertionError(f"sample mean {mean:.6g} is not within {standard_errors} standard errors "
+                             f"({error:.2g}) of the expected {expected:.6g}")
 
 
 def _short(value):
