@@ -1,7 +1,7 @@
 """Typical derivation mistakes, planted one at a time in the shipped functions, and what must notice each.
 
-A mutant replaces one piece of one function's source. If the piece is no longer there, planting fails loudly: a
-mutant that changes nothing would prove nothing. The function keeps its identity (only its code object is
+A mutant replaces one piece of one function's source. If the piece is no longer there, planting fails loudly:
+a mutant that changes nothing would prove nothing. The function keeps its identity (only its code object is
 exchanged), so that every module that has imported it runs the mutant.
 """
 

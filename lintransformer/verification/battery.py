@@ -178,7 +178,7 @@ def hessian_routes(problem):
 
 
 def idle_entries(problem):
-    """Parameters that cannot reach the prediction: gradient and H v exactly 0 there, and (no ReLU) only there."""
+    """Parameters that cannot reach the prediction: gradient and H v are exactly 0 there."""
     gradient = objective.gradient(problem.model, problem.theta, problem.batch)
     v = np.random.default_rng(1).standard_normal(problem.model.size)
     product, idle = _exact_product(problem, problem.theta, v), ~problem.model.reaches_prediction()

@@ -1,8 +1,8 @@
 """Exact checks: polynomials over the rationals, differentiated and compared without any error.
 
 The loss of a linear Transformer is a polynomial in theta; with ReLUs it is one on each side of the kinks.
-Along a line theta + t v it is a polynomial in t of known degree, so that finitely many values determine it, and
-its derivative at t = 0, exactly. derivations/11-hessian-vector-products.md, eq. 11.12.
+Along a line theta + t v it is a polynomial in t of known degree, so that finitely many values determine it,
+and its derivative at t = 0, exactly. derivations/11-hessian-vector-products.md, eq. 11.12.
 """
 
 from fractions import Fraction
