@@ -15,6 +15,7 @@ from lintransformer.diagnostics.products import hessian_vector_product
 from lintransformer.diagnostics.spectrum import dense_spectrum, lanczos
 from lintransformer.distributions import PromptDistribution
 from lintransformer.models.build import FORMS
+from lintransformer.models.layouts import BLAS_FROM_DIMENSION
 from lintransformer.verification.derivatives import (HESSIAN_DIFFERENCE_TOLERANCE, check_duality,
                                                      check_gradient, check_hessian, taylor_test)
 from lintransformer.verification.exact import check_exact_gradient, rational
@@ -153,17 +154,19 @@ def forms_agree(problem):
 
 
 def workspace_agrees(problem):
-    """The training loop's fast path against the reference, at every depth where it takes another form."""
+    """The training loop's fast path against the reference, wherever it takes another form: by depth and by d."""
     if not Workspace(problem.model, problem.batch.size).is_fast:
         return []
     parts = []
-    for layers in (1, 2, 3, 4):
-        model = problem.row.build(layers=layers)
-        theta = 0.4 * np.random.default_rng(layers).standard_normal(model.size)
-        value, gradient = Workspace(model, problem.batch.size).value_and_gradient(theta, problem.batch)
-        expected = objective.value_and_gradient(model, theta, problem.batch)
-        parts += [Check(f"{layers} layers, value", relative_error(value, expected[0]), ROUTE_TOLERANCE),
-                  Check(f"{layers} layers, gradient", relative_error(gradient, expected[1]), ROUTE_TOLERANCE)]
+    for layers, dimension in ((1, 3), (2, 3), (3, 3), (4, 3), (4, BLAS_FROM_DIMENSION)):
+        model, rng = problem.row.build(layers=layers, dimension=dimension), np.random.default_rng(layers)
+        theta = 0.7 / np.sqrt(dimension) * rng.standard_normal(model.size)
+        batch = PromptDistribution(dimension, 2 * dimension).draw(rng, 5)
+        value, gradient = Workspace(model, batch.size).value_and_gradient(theta, batch)
+        expected = objective.value_and_gradient(model, theta, batch)
+        where = f"{layers} layers, d = {dimension}"
+        parts += [Check(f"value, {where}", relative_error(value, expected[0]), ROUTE_TOLERANCE),
+                  Check(f"gradient, {where}", relative_error(gradient, expected[1]), ROUTE_TOLERANCE)]
     return combine("fast path agrees with the reference", parts)
 
 
