@@ -94,7 +94,7 @@ def main(argv=None):
         row = label(case, arguments)
         errors = compare(case, arguments, row, jax_peers)
         passed = all(value <= BAR for value in errors.values())              # NaN fails
-        failures, worst = failures + (not passed), max(worst, *errors.values())
+        failures, worst = failures + (not passed), float(np.max([worst, *errors.values()]))
         cells = "".join(f"{errors[name]:>{WIDTH}.1e}" if name in errors else " " * WIDTH for name in columns)
         print(f"{row:46}{cells}  {'ok' if passed else 'FAILS'}")
     print(f"{len(models)} models, {failures} above the bar of {BAR:g}; largest error {worst:.1e}")

@@ -75,7 +75,7 @@ def _setting(known):
                       if version and name in ("python", "numpy", "torch", "jax"))
     return (f"{known['machine']['processor']}, {known['machine']['cores']} cores, one thread each; {found}; "
             f"load before the run {known['load_before']:.1f}. Float32, except our Hessian (float64). Medians "
-            f"over {known['rounds']} rounds (fewer of slow calls) in which the peers take turns; quartiles in "
+            f"over {known['rounds']} rounds (fewer of slow calls), the peers taking turns; quartiles in "
             "brackets; in italics how many times the seconds of ours.")
 
 

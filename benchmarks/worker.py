@@ -118,5 +118,5 @@ def _serve(pipe, peer):
                 pipe.send((True, getattr(servant, name)(*arguments)))
             except Exception as error:
                 pipe.send((False, f"{peer}: {type(error).__name__}: {error}\n{traceback.format_exc()}"))
-    except (EOFError, KeyboardInterrupt):
-        return
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return                                           # the run is over
