@@ -91,6 +91,7 @@ def test_every_reference_to_an_equation_resolves(chapter):
 def test_formulas_use_what_github_renders(chapter):
     """Display formulas in fences, inline ones as $`...`$: plain $..$ with several subscripts breaks there."""
     assert "$" not in INLINE_MATH.sub("", prose(chapter))
+    assert not re.search(r"\w\$`|`\$[\w-]", prose(chapter))                   # math ends at a word boundary
     formulas = fences(chapter, "math") + INLINE_MATH.findall(prose(chapter))
     for formula in formulas:
         bare = formula.replace(r"\{", "").replace(r"\}", "")
