@@ -13,6 +13,7 @@ FIGURES = {                          # figure: (what it is, calls it stands for,
     "noise": ("1000 gradient-noise draws", 1000, "s", 1),
 }
 LEAST_DRAWS = 20                     # of gradient noise in one sample: its centre costs one gradient more
+LARGEST_NOISE = 1000                 # parameters; the paper shows noise up to 400
 TOLERANCE = 2e-5                     # float32 gradients of two peers, relative to the largest entry
 
 
@@ -88,15 +89,18 @@ def _timing(case, figure, peer, samples, calls):
 
 
 def too_slow(worker, figure, parameters, effort):
-    """Seconds a figure would take, if that is more than the effort allows, else None.
+    """Why a figure would take too long here, or None.
 
-    A Hessian is two gradients for each of the p parameters, about, whoever computes it.
+    A Hessian is two gradients for each of the p parameters, about, whoever computes it. Our noise comes with the
+    spectrum of its (p, p) covariance, which outweighs the draws when p is in the thousands.
     """
+    if figure == "noise" and parameters > LARGEST_NOISE:
+        return f"the spectrum of our noise would outweigh the draws at p = {parameters}"
     if figure != "hessian":
         return None
     worker.time("gradient", 1)                                               # the first call may compile
     estimate = 2 * parameters * worker.time("gradient", 1)[0]
-    return estimate if estimate > effort.slow_seconds else None
+    return f"one call would take about {estimate:.0f} s" if estimate > effort.slow_seconds else None
 
 
 def disagreement(gradients):

@@ -46,11 +46,11 @@ def time_figure(workers, case, figure, effort):
     for worker in workers:
         if not peers.supports(worker.peer, case, figure):
             continue
-        estimate = measure.too_slow(worker, figure, layout.size(case), effort)
-        if estimate is None:
+        reason = measure.too_slow(worker, figure, layout.size(case), effort)
+        if reason is None:
             taking_part.append(worker)
         else:
-            yield left_out(case.name, figure, worker.peer, f"one call would take about {estimate:.0f} s")
+            yield left_out(case.name, figure, worker.peer, reason)
     for timing in measure.side_by_side(taking_part, case, figure, effort):
         yield {"kind": "timing", **timing.as_dict()}
 
