@@ -91,8 +91,8 @@ def _timing(case, figure, peer, samples, calls):
 def too_slow(worker, figure, parameters, effort):
     """Why a figure would take too long here, or None.
 
-    A Hessian is two gradients for each of the p parameters, about, whoever computes it. Our noise comes with the
-    spectrum of its (p, p) covariance, which outweighs the draws when p is in the thousands.
+    A Hessian is two gradients for each of the p parameters, about, whoever computes it. Our noise comes with
+    the spectrum of its (p, p) covariance, which outweighs the draws when p is in the thousands.
     """
     if figure == "noise" and parameters > LARGEST_NOISE:
         return f"the spectrum of our noise would outweigh the draws at p = {parameters}"
