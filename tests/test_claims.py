@@ -14,13 +14,13 @@ from lintransformer.paper.claims import CLAIMS, claim_cells, ledger
 from lintransformer.paper.claims.figure import FIGURES, SINGLE
 from lintransformer.paper.claims.registry import decide
 from lintransformer.paper.claims.study import Convention
-from lintransformer.paper.claims.verdicts import (AGREES, DEPENDS, DIFFERS, NOT_TESTABLE, UNDECIDED, Reading, Region,
-                                                  above, below, combine, t_interval, within)
+from lintransformer.paper.claims.verdicts import (AGREES, DEPENDS, DIFFERS, NOT_TESTABLE, UNDECIDED, Reading,
+                                                  Region, above, below, combine, t_interval, within)
 from lintransformer.paper.options import Options
 from lintransformer.paper.store import plain
 
 PAPER = Options(preset="paper")
-SAMPLED = sorted(set(CLAIMS) - {15})           # claim 15 is arithmetic: no world can change it
+SAMPLED = sorted(set(CLAIMS) - {15})  # claim 15 is arithmetic: no world can change it
 
 
 def verdicts(world, options=PAPER, ids=None):
@@ -41,9 +41,12 @@ def test_every_claim_is_judged_by_the_numbers(world, verdict):
 def test_claim_15_depends_on_what_variance_means():
     entry, = ledger(nothing, PAPER, [15])["claims"]
     assert entry["verdict"] == DEPENDS
-    assert {convention["name"]: convention["verdict"] for convention in entry["conventions"]} == {
-        "variance of the squared length ||x||^2": AGREES, "variance of the covariates themselves": DIFFERS,
-        "variance of ||x||^2, sampled": AGREES, "variance of the covariates, sampled": DIFFERS}
+    assert {convention["name"]: convention["verdict"]
+            for convention in entry["conventions"]} == {
+                "variance of the squared length ||x||^2": AGREES,
+                "variance of the covariates themselves": DIFFERS, "variance of ||x||^2, sampled": AGREES,
+                "variance of the covariates, sampled": DIFFERS
+            }
     assert [part["value"] for part in entry["parts"]][1:] == pytest.approx([1, 0.2])
 
 
@@ -56,7 +59,8 @@ def test_what_was_not_run_or_too_small_is_not_testable(options, world):
 
 
 def test_one_seed_decides_nothing():
-    assert verdicts(TRUE, Options(preset="paper", seeds=(0,)), [1, 3, 4, 5, 18]) == dict.fromkeys((1, 3, 4, 5, 18), UNDECIDED)
+    assert verdicts(TRUE, Options(preset="paper", seeds=(0,)), [1, 3, 4, 5, 18]) == dict.fromkeys(
+        (1, 3, 4, 5, 18), UNDECIDED)
 
 
 @pytest.mark.parametrize("status", ["diverged", "failed", "timed out", "missing"])
@@ -88,7 +92,8 @@ def test_a_verdict_that_hangs_on_a_convention_says_so():
     entry, = ledger(World2(TRUE.sign), PAPER, [1])["claims"]
     assert entry["verdict"] == AGREES
     assert [name for name in entry["hangs_on"] if name.startswith("median")] == [
-        f"median over prompts, evaluation seed {seed}" for seed in (99, 100, 101)]
+        f"median over prompts, evaluation seed {seed}" for seed in (99, 100, 101)
+    ]
 
 
 def test_the_ledger_is_plain_and_says_what_it_rests_on():
@@ -107,8 +112,9 @@ def test_the_ledger_is_plain_and_says_what_it_rests_on():
 def test_the_command_repeats_the_options():
     options = Options(preset="laptop", seeds=(0, 4), settings=("S1",), rates={"adam": 0.02}, steps=2000)
     entry, = ledger(nothing, options, [1])["claims"]
-    assert entry["command"] == ("lintransformer run claim1 --preset laptop --seeds 0,4 --settings S1 --adam-rate 0.02 "
-                                "--steps 2000")
+    assert entry["command"] == (
+        "lintransformer run claim1 --preset laptop --seeds 0,4 --settings S1 --adam-rate 0.02 "
+        "--steps 2000")
 
 
 def test_the_cells_found_are_those_that_are_read():
@@ -126,11 +132,15 @@ def test_the_cells_found_are_those_that_are_read():
 @pytest.mark.parametrize("world", [TRUE, nothing], ids=["all there", "nothing there"])
 def test_the_ledger_is_drawn_and_written(world):
     drawing = FIGURES[0].draw(world, PAPER)
-    assert set(drawing.files) == {"claims.json", *(f"tables/{name}.{ending}" for name in ("claims", "claims-conventions")
-                                                   for ending in ("csv", "json", "md"))}
+    assert set(drawing.files) == {
+        "claims.json", *(f"tables/{name}.{ending}" for name in ("claims", "claims-conventions")
+                         for ending in ("csv", "json", "md"))
+    }
     assert len(json.loads(drawing.files["claims.json"])["claims"]) == 19
     assert drawing.files["tables/claims.csv"].count("\n") == 20
-    assert set(SINGLE["claim7"].draw(world, PAPER).files) == {f"tables/claim7.{ending}" for ending in ("csv", "json", "md")}
+    assert set(SINGLE["claim7"].draw(
+        world, PAPER).files) == {f"tables/claim7.{ending}"
+                                 for ending in ("csv", "json", "md")}
 
 
 def test_an_unknown_claim_is_refused():
@@ -138,12 +148,19 @@ def test_an_unknown_claim_is_refused():
         claim_cells(PAPER, [20])
 
 
-@pytest.mark.parametrize("values, region, verdict", [
-    ([2.0, 2.1, 1.9], above(1), AGREES), ([0.5, 0.6, 0.4], above(1), DIFFERS), ([0.5, 2.0, 1.0], above(1), UNDECIDED),
-    ([0.5, 0.6, 0.4], below(1), AGREES), ([1.1, 0.9, 1.0], within(2), AGREES), ([5.0, 5.1, 4.9], within(2), DIFFERS),
-    ([0.1, 0.11, 0.09], within(2), DIFFERS), ([1.8, 2.2, 2.0], within(2), UNDECIDED), ([2.0], above(1), UNDECIDED),
-    ([None, None], above(1), NOT_TESTABLE), ([2.0, 2.1, None], above(1), UNDECIDED),
-    ([0.5, 0.51, None], above(1), DIFFERS), ([math.inf, 2.0, 2.1], above(1), UNDECIDED)])
+@pytest.mark.parametrize("values, region, verdict", [([2.0, 2.1, 1.9], above(1), AGREES),
+                                                     ([0.5, 0.6, 0.4], above(1), DIFFERS),
+                                                     ([0.5, 2.0, 1.0], above(1), UNDECIDED),
+                                                     ([0.5, 0.6, 0.4], below(1), AGREES),
+                                                     ([1.1, 0.9, 1.0], within(2), AGREES),
+                                                     ([5.0, 5.1, 4.9], within(2), DIFFERS),
+                                                     ([0.1, 0.11, 0.09], within(2), DIFFERS),
+                                                     ([1.8, 2.2, 2.0], within(2), UNDECIDED),
+                                                     ([2.0], above(1), UNDECIDED),
+                                                     ([None, None], above(1), NOT_TESTABLE),
+                                                     ([2.0, 2.1, None], above(1), UNDECIDED),
+                                                     ([0.5, 0.51, None], above(1), DIFFERS),
+                                                     ([math.inf, 2.0, 2.1], above(1), UNDECIDED)])
 def test_a_reading_is_judged(values, region, verdict):
     assert reading(values, region).verdict == verdict
 
@@ -192,6 +209,7 @@ def test_combined_verdicts(parts):
 
 
 def test_contradicting_primary_conventions_depend():
-    yes, no = (Convention(name, (reading(values, above(1)),), True) for name, values in (("a", [2, 2.01]), ("b", [0.5, 0.49])))
+    yes, no = (Convention(name, (reading(values, above(1)),), True)
+               for name, values in (("a", [2, 2.01]), ("b", [0.5, 0.49])))
     assert decide([yes, no])[0] == DEPENDS and decide([yes])[0] == AGREES and decide([])[0] == NOT_TESTABLE
     assert str(Region(1, 2)) == "between 1 and 2"

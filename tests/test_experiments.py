@@ -14,9 +14,9 @@ from lintransformer.checks import InputError
 from lintransformer.paper.cells import KINDS, Trace, load
 from lintransformer.paper.claims.grid_search import search
 from lintransformer.paper.claims.study import Study, loss_at
-from lintransformer.paper.experiment_cells import (GRID_SETTINGS, README_RATES, ending,
-                                                   full_batch_cell, full_parametrization_cell, grid, grid_cell,
-                                                   grid_seeds, heads_cell, readme_cell, score_sparsity, short_steps,
+from lintransformer.paper.experiment_cells import (GRID_SETTINGS, README_RATES, ending, full_batch_cell,
+                                                   full_parametrization_cell, grid, grid_cell, grid_seeds,
+                                                   heads_cell, readme_cell, score_sparsity, short_steps,
                                                    sparsity, sparsity_cell, unclipped_cell, variant)
 from lintransformer.paper.figures import experiments, tables
 from lintransformer.paper.figures import grid as grid_figure
@@ -66,7 +66,8 @@ def test_the_grid_trains_nothing_that_is_trained_anyway():
     assert grid_cell(PAPER, "S1", "adam", 0.02, 0) == readme_cell(PAPER, "S1", "adam", 0)
     assert readme_cell(PAPER, "S3", "adam", 0) == training_cell(PAPER, "S3", "adam", 0)
     other = grid_cell(PAPER, "S1", "adam", 0.01, 0)
-    assert (other.kind, other.config["steps"]) == ("trial", 2000) and other.config["optimizer"]["learning_rate"] == 0.01
+    assert (other.kind,
+            other.config["steps"]) == ("trial", 2000) and other.config["optimizer"]["learning_rate"] == 0.01
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -95,8 +96,10 @@ def test_variants_change_what_they_say_and_nothing_else():
     own = training_cell(PAPER, "S1", "sgdm", 0).config
     changed = {
         "full": (full_parametrization_cell(PAPER, "sgdm", 0), {"model", "steps", "theta_at"}),
-        "unclipped": (unclipped_cell(PAPER, "S1", "sgdm", 0), {"clip_threshold", "steps", "theta_at"}),
-        "full batch": (full_batch_cell(PAPER, "S1", "sgdm", 0), {"theta_at"})}
+        "unclipped": (unclipped_cell(PAPER, "S1", "sgdm", 0), {"clip_threshold", "steps",
+                                                               "theta_at"}), "full batch": (full_batch_cell(
+                                                                   PAPER, "S1", "sgdm", 0), {"theta_at"})
+    }
     for name, (cell, expected) in changed.items():
         assert {key for key in own if own[key] != cell.config[key]} == expected, name
     assert full_parametrization_cell(PAPER, "adam", 0).config["model"]["parametrization"] == "full"
@@ -111,7 +114,8 @@ def test_full_batch_training_repeats_the_first_fresh_batch():
     assert fixed["training_loss"][1] != fresh["training_loss"][1]
     assert fixed["evaluation_mean"].shape[0] == 1 + fresh["evaluation_mean"].shape[0]
     recorded = fixed["evaluation_mean"][0][:-1]
-    assert recorded == pytest.approx(fixed["training_loss"][fixed["step"][:-1]], rel=1e-5)   # the sample is the batch
+    assert recorded == pytest.approx(fixed["training_loss"][fixed["step"][:-1]],
+                                     rel=1e-5)  # the sample is the batch
     assert (np.diff(recorded) < 0).all()
 
 
@@ -154,8 +158,10 @@ def test_scores_are_those_of_the_first_layer_by_hand(attention):
 
 def test_identity_scores_of_orthogonal_covariates_are_sparse():
     """Q = I, what training moves to: a query attends to the keys equal to it, a fifth of them."""
-    batches = {kind: evaluation_batch(lt.PromptDistribution(5, 20, kind), 0, 200, tokens=True)
-               for kind in ("orthogonal", "gaussian")}
+    batches = {
+        kind: evaluation_batch(lt.PromptDistribution(5, 20, kind), 0, 200, tokens=True)
+        for kind in ("orthogonal", "gaussian")
+    }
     model = lt.build_model(layers=1, form="token")
     theta = np.concatenate([np.zeros(25), np.eye(5).ravel()])
     found = {kind: score_sparsity(model, theta, batch)[0, 0, 0] for kind, batch in batches.items()}
@@ -185,11 +191,13 @@ def test_the_best_rate_is_the_least_loss_of_those_that_never_diverge():
     class Short(Valley):
         def train(self, cell):
             trace = super().train(cell)
-            return trace if trace.status == "done" else Trace({name: value[..., :2] for name, value in trace.items()},
-                                                              trace.status, trace.summary)
+            return trace if trace.status == "done" else Trace(
+                {name: value[..., :2]
+                 for name, value in trace.items()}, trace.status, trace.summary)
 
     found = search(Study(PAPER, Short(TRUE.sign, status)), "S1", "adam")
-    assert found.best in (0.02, 0.1) and found.score(0.05) == math.inf and found.statuses[0.05][1] == "diverged"
+    assert found.best in (0.02,
+                          0.1) and found.score(0.05) == math.inf and found.statuses[0.05][1] == "diverged"
     assert not found.at_edge and len(found.losses[0.1]) == len(grid_seeds(PAPER, "S1"))
     assert search(Study(PAPER, nothing), "S1", "adam").best is None
 
@@ -212,15 +220,16 @@ def test_table_2_says_which_rate_the_evidence_favours():
     rows = FIGURES["table2"].draw(TRUE, PAPER).caption["paper_against_readme"]
     favoured = {(row["part"], row["evaluation"]): row["favoured"] for row in rows}
     key = "mean over prompts, evaluation seed 99"
-    assert favoured["Setting 1: n = 20, Gaussian, Adam", key] == "README"       # the toy world likes 0.02
+    assert favoured["Setting 1: n = 20, Gaussian, Adam", key] == "README"  # the toy world likes 0.02
     assert favoured["Setting 2: n = 5, Gaussian, Adam", key] == "Table 2"
 
 
 def test_table_1_is_the_papers():
     rows = {row["setting"]: row for row in FIGURES["table1"].draw(nothing, PAPER).table}
-    assert [(rows[name]["n"], rows[name]["d"], rows[name]["L"]) for name in ("S1", "S2", "S3")] == [
-        (20, 5, 3), (5, 5, 3), (20, 5, 3)]
-    assert rows["S3"]["x"] == "sqrt(Gamma(0.1, 10)) Unif(S^(d-1))" and rows["spherical"]["x"] == "Unif(S^(d-1))"
+    assert [(rows[name]["n"], rows[name]["d"], rows[name]["L"])
+            for name in ("S1", "S2", "S3")] == [(20, 5, 3), (5, 5, 3), (20, 5, 3)]
+    assert rows["S3"]["x"] == "sqrt(Gamma(0.1, 10)) Unif(S^(d-1))" and rows["spherical"][
+        "x"] == "Unif(S^(d-1))"
     with pytest.raises(InputError, match="setting 'S9' is not known"):
         Options(preset="paper", settings=("S9",))
 

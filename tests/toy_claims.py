@@ -15,7 +15,6 @@ class World:
     sign : callable, seed -> 1 (claims are true), -1 (each is the other way round)
     status : callable, cell -> status of a training run
     """
-
     def __init__(self, sign, status=lambda cell: "done"):
         self.sign, self.status = sign, status
 
@@ -30,8 +29,11 @@ class World:
         final = self.final(config)
         curve = np.exp(final + (1 - final) * np.exp(-step / 100))
         curves = np.tile(curve, (4, 1))
-        return Trace({"step": step, "evaluation_mean": curves, "evaluation_median": curves / 2,
-                      "evaluation_trimmed": curves / 1.5}, status)
+        return Trace(
+            {
+                "step": step, "evaluation_mean": curves, "evaluation_median": curves / 2,
+                "evaluation_trimmed": curves / 1.5
+            }, status)
 
     full_batch = train
 
@@ -62,11 +64,14 @@ class World:
         covariates, layers = training["distribution"]["covariates"], training["model"]["layers"]
         effect = {"spherical": 0.5, "gamma": 1.5}.get(covariates, {2: 0.3, 3: 1.0}.get(layers, 0.9))
         sgdm = training["optimizer"]["name"] == "sgd"
-        number = 10 * math.exp(sgdm * self.sign(training["seed"]) * effect + 0.02 * math.sin(training["seed"]))
+        number = 10 * math.exp(sgdm * self.sign(training["seed"]) * effect +
+                               0.02 * math.sin(training["seed"]))
         step = np.array(cell.config["steps"])
         diagonal = np.ones((len(step), 9))
         diagonal[:, 0] = number
-        return Trace({"step": step, "diagonal": diagonal, "eigenvalues": np.sort(diagonal), "reaches": np.ones(9, bool)})
+        return Trace({
+            "step": step, "diagonal": diagonal, "eigenvalues": np.sort(diagonal), "reaches": np.ones(9, bool)
+        })
 
     def smoothness(self, cell):
         """Larger for SGDM, without clipping, and where gradients are large."""
@@ -85,7 +90,8 @@ class World:
     def sparsity(self, cell):
         hoyer = np.full((2, 3, 2), 0.3)
         if cell.config["distribution"]["covariates"] == "orthogonal":
-            hoyer[1] += 0.2 * self.sign(cell.needs[0].config["seed"]) + 0.01 * math.sin(cell.needs[0].config["seed"])
+            hoyer[1] += 0.2 * self.sign(cell.needs[0].config["seed"]) + 0.01 * math.sin(
+                cell.needs[0].config["seed"])
         return Trace({"hoyer": hoyer, "participation": 1 - hoyer})
 
 

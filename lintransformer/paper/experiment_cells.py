@@ -1,11 +1,12 @@
-"""Cells of the small experiments behind the ledger of claims: variants of training runs, and three kinds of their own.
+"""Cells of the small experiments behind the ledger: variants of training runs, and three more kinds.
 
-A variant is a training run's configuration with some numbers changed, so that runs that turn out equal are one
-cell. Where an experiment needs fewer iterations than a run that exists, it reads that run's record at its own
-horizon: the first iterations of a longer run are the shorter run, because all random streams are the same.
+A variant is a training run's configuration with some numbers changed, so that runs that turn out equal are
+one cell. Where an experiment needs fewer iterations than a run that exists, it reads that run's record at
+its own horizon: the first iterations of a longer run are the shorter run, because all random streams are
+the same.
 
-A "trial" is a training run that is there to find out whether it diverges (rates far too large, no clipping): its
-cell is done either way, and ``summary["training"]`` says how it ended.
+A "trial" is a training run that is there to find out whether it diverges (rates far too large, no
+clipping): its cell is done either way, and ``summary["training"]`` says how it ended.
 """
 from __future__ import annotations
 
@@ -24,12 +25,13 @@ from lintransformer.paper.training_cells import (EVALUATION_PROMPTS, EVALUATION_
 from lintransformer.random import stream
 from lintransformer.training import evaluation_batch, train
 
-SHORT = 5                     # short runs have a fifth of the preset's iterations (our choice)
-README_RATES = {("S1", "adam"): 0.02, ("S2", "adam"): 0.005}    # authors' README: the other way round than Table 2
-GRID_BELOW, GRID_ABOVE = 4, 5                    # grid points on either side of the setting's own rate: ten in all
+SHORT = 5  # short runs have a fifth of the preset's iterations (our choice)
+README_RATES = {("S1", "adam"): 0.02,
+                ("S2", "adam"): 0.005}  # authors' README: the other way round than Table 2
+GRID_BELOW, GRID_ABOVE = 4, 5  # grid points on either side of the setting's own rate: ten in all
 GRID_SETTINGS = ("S1", "S2", "S3", "spherical", "L2", "L4", "L6", "L8", "separate", "softmax")
-SOFTMAX_BELOW, SOFTMAX_ABOVE = 0, 3              # a softmax step costs twenty linear ones: four rates
-HEADS_RATE = 0.02             # Adam, the README's for S1: softmax gains by it (our choice)
+SOFTMAX_BELOW, SOFTMAX_ABOVE = 0, 3  # a softmax step costs twenty linear ones: four rates
+HEADS_RATE = 0.02  # Adam, the README's for S1: softmax gains by it (our choice)
 SPARSITY_PROMPTS = 200
 
 
@@ -55,15 +57,17 @@ def effort(options: Options) -> Effort:
 
 
 def short_steps(options: Options) -> int:
-    """Return the iterations of short runs: a fifth, rounded to where losses are recorded and theta is kept."""
+    """Return the iterations of short runs: a fifth, ending where losses are recorded and theta kept."""
     stride = math.lcm(options.numbers.record_every, options.numbers.hessian_every)
     return min(options.training_steps, stride * max(1, options.training_steps // SHORT // stride))
 
 
 def variant(cell: Cell, label: str, kind: str = "train", **changes) -> Cell:
     """Return a training run with some of its configuration changed; dicts are merged one level deep."""
-    config = {name: {**value, **changes[name]} if isinstance(changes.get(name), dict) else changes.get(name, value)
-              for name, value in cell.config.items()}
+    config = {
+        name: {**value, **changes[name]} if isinstance(changes.get(name), dict) else changes.get(name, value)
+        for name, value in cell.config.items()
+    }
     return Cell(kind, config, label=f"{cell.label}, {label}")
 
 
@@ -94,8 +98,9 @@ def readme_cell(options: Options, setting: str, optimizer: str, seed: int) -> Ce
 
 
 def grid_cell(options: Options, setting: str, optimizer: str, rate: float, seed: int) -> Cell:
-    """Return a run that holds the loss at `short_steps` for a rate: a full run of that rate, if there is one."""
-    for full in (training_cell(options, setting, optimizer, seed), readme_cell(options, setting, optimizer, seed)):
+    """Return a run that holds the loss at `short_steps` for a rate: a full run, if there is one."""
+    for full in (training_cell(options, setting, optimizer,
+                               seed), readme_cell(options, setting, optimizer, seed)):
         if full.config["optimizer"]["learning_rate"] == rate:
             return full
     own = training_cell(options, setting, optimizer, seed)
@@ -103,7 +108,7 @@ def grid_cell(options: Options, setting: str, optimizer: str, rate: float, seed:
 
 
 def grid_seeds(options: Options, setting: str) -> tuple[int, ...]:
-    """Return the seeds of a setting's grid search: all where paper and README differ, which is cheap there."""
+    """Return the seeds of a setting's grid search: all where paper and README differ."""
     every = any(setting == name for name, _ in README_RATES)
     return options.training_seeds[:None if every else effort(options).grid_seeds]
 
@@ -114,7 +119,7 @@ def softmax_seeds(options: Options) -> tuple[int, ...]:
 
 
 def full_parametrization_cell(options: Options, optimizer: str, seed: int) -> Cell:
-    """Return S1 with P and Q full (eq. 7): long enough for iteration 1250, its first steps kept one by one."""
+    """Return S1 with P and Q full (eq. 7): up to iteration 1250 or more, first steps kept one by one."""
     steps = min(options.training_steps, max(short_steps(options), 1250))
     kept = {"every": options.numbers.hessian_every, "dense_until": options.numbers.smoothness_steps // 4}
     return variant(training_cell(options, "S1", optimizer, seed), "full P and Q", steps=steps, theta_at=kept,
@@ -124,8 +129,8 @@ def full_parametrization_cell(options: Options, optimizer: str, seed: int) -> Ce
 def unclipped_cell(options: Options, setting: str, optimizer: str, seed: int) -> Cell:
     """Return the steps whose smoothness is measured, made without clipping."""
     steps = min(options.training_steps, options.numbers.smoothness_steps)
-    return variant(training_cell(options, setting, optimizer, seed), "no clipping", "trial", clip_threshold=None,
-                   steps=steps, theta_at={"every": steps, "dense_until": steps})
+    return variant(training_cell(options, setting, optimizer, seed), "no clipping", "trial",
+                   clip_threshold=None, steps=steps, theta_at={"every": steps, "dense_until": steps})
 
 
 def try_training(config: dict, inputs: list, report) -> Outcome:
@@ -136,7 +141,7 @@ def try_training(config: dict, inputs: list, report) -> Outcome:
 
 
 def ending(trace) -> str:
-    """Return how a run ended: its status, or, of a trial (or what was measured on one), that of the training."""
+    """Return how a run ended: its status, or, of a trial, that of the training."""
     return trace.summary.get("training", trace.status)
 
 
@@ -151,36 +156,43 @@ def sparsity_cell(options: Options, setting: str, covariates: str, optimizer: st
     """Return the sparsity of attention scores at the start and after `short_steps`, and its training run."""
     training = training_cell(options, setting, optimizer, seed)
     if covariates != training.config["distribution"]["covariates"]:
-        training = short_variant(options, training, f"{covariates} covariates", distribution={"covariates": covariates})
-    config = {"distribution": training.config["distribution"], "model": training.config["model"],
-              "step": short_steps(options), "evaluation": {"seed": EVALUATION_SEEDS[0], "prompts": SPARSITY_PROMPTS}}
+        training = short_variant(options, training, f"{covariates} covariates",
+                                 distribution={"covariates": covariates})
+    config = {
+        "distribution": training.config["distribution"], "model": training.config["model"],
+        "step": short_steps(options),
+        "evaluation": {"seed": EVALUATION_SEEDS[0], "prompts": SPARSITY_PROMPTS}
+    }
     return Cell("sparsity", config, (training,), label=f"attention scores of {training.label}")
 
 
 def sparsity_of_trace(config: dict, inputs: list, report) -> Outcome:
-    """Compute a cell of kind "sparsity": hoyer and participation (2 points, L layers, 2 scopes); see `sparsity`."""
+    """Compute a cell of kind "sparsity": hoyer and participation, each (2 points, L, 2 scopes)."""
     distribution = make_distribution(config["distribution"])
     model = build_model(**{**config["model"], "form": "token"})
-    batch = evaluation_batch(distribution, config["evaluation"]["seed"], config["evaluation"]["prompts"], tokens=True)
+    batch = evaluation_batch(distribution, config["evaluation"]["seed"], config["evaluation"]["prompts"],
+                             tokens=True)
     measured = np.full((2, 2, model.layers, 2), np.nan)
     if inputs[0]:
         steps = list(inputs[0]["theta_step"])
         for point, step in enumerate((0, config["step"])):
             if step in steps:
-                measured[:, point] = score_sparsity(model, inputs[0]["theta"][steps.index(step)].astype(float), batch)
-    return Outcome({"hoyer": measured[0], "participation": measured[1]}, summary={"scopes": ["query", "all columns"]})
+                measured[:, point] = score_sparsity(
+                    model, inputs[0]["theta"][steps.index(step)].astype(float), batch)
+    return Outcome({"hoyer": measured[0], "participation": measured[1]},
+                   summary={"scopes": ["query", "all columns"]})
 
 
 def score_sparsity(model, theta, batch) -> np.ndarray:
     """Return (hoyer, participation) of the scores (2, L, 2): each layer's mean over heads and prompts.
 
-    Scores are what multiplies the values, act(Z^T Q Z), of the n context keys (the mask M drops the query as a
-    key), seen by the query alone (scope 0), or by every column (scope 1).
+    Scores are what multiplies the values, act(Z^T Q Z), of the n context keys (the mask M drops the query
+    as a key), seen by the query alone (scope 0), or by every column (scope 1).
     """
     caches = model.forward(theta, batch)[1].layers
     result = np.empty((2, len(caches), 2))
     for layer, (_, heads, _) in enumerate(caches):
-        scores = np.stack([head.R for head in heads])[:, :-1]                 # (H, n, N, B)
+        scores = np.stack([head.R for head in heads])[:, :-1]  # (H, n, N, B)
         result[:, layer] = np.transpose([sparsity(scores[:, :, -1:]), sparsity(scores)])
     return result
 
@@ -189,14 +201,17 @@ def sparsity(scores) -> tuple[float, float]:
     """Return two measures of sparsity along axis 1, of length n, averaged over the rest.
 
     Hoyer's (sqrt n - |a|_1 / |a|_2) / (sqrt n - 1): 0 if all are equally large, 1 if one is not zero. The
-    participation ratio (sum a^2)^2 / (n sum a^4): the share of the keys that carry the scores, 1/n to 1. Neither
-    depends on the scale. The paper names no measure: our choice. Columns of zeros have none, and are left out.
+    participation ratio (sum a^2)^2 / (n sum a^4): the share of the keys that carry the scores, 1/n to 1.
+    Neither depends on the scale. The paper names no measure: our choice. Columns of zeros have none, and
+    are left out.
     """
     n, square = scores.shape[1], scores**2
     with np.errstate(invalid="ignore"):
         hoyer = (math.sqrt(n) - np.abs(scores).sum(axis=1) / np.sqrt(square.sum(axis=1))) / (math.sqrt(n) - 1)
-        participation = square.sum(axis=1) ** 2 / (n * (square**2).sum(axis=1))
-    return tuple(float(np.nanmean(values)) if np.isfinite(values).any() else np.nan for values in (hoyer, participation))
+        participation = square.sum(axis=1)**2 / (n * (square**2).sum(axis=1))
+    return tuple(
+        float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
+        for values in (hoyer, participation))
 
 
 def full_batch_cell(options: Options, setting: str, optimizer: str, seed: int) -> Cell:
@@ -211,14 +226,16 @@ def train_full_batch(config: dict, inputs: list, report) -> Outcome:
     distribution, model = make_distribution(config["distribution"]), build_model(**config["model"])
     draw = distribution.draw if model.needs_tokens else distribution.draw_gram
     sample = draw(stream(config["seed"], "training"), config["batch_size"], config["dtype"])
-    fixed = [evaluation_batch(distribution, seed, EVALUATION_PROMPTS, tokens=model.needs_tokens)
-             for seed in config["evaluation"]["seeds"]]
-    history = train(
-        model, distribution, make_optimizer(config["optimizer"]), steps=config["steps"], batch=sample,
-        clip_threshold=config["clip_threshold"], seed=config["seed"], dtype=config["dtype"],
-        evaluation=[sample, *fixed], record_every=config["record_every"],
-        theta_at=theta_steps(config["theta_at"], config["steps"]), deadline_seconds=report.deadline_seconds,
-        progress=lambda step: report(step / config["steps"]))
+    fixed = [
+        evaluation_batch(distribution, seed, EVALUATION_PROMPTS, tokens=model.needs_tokens)
+        for seed in config["evaluation"]["seeds"]
+    ]
+    history = train(model, distribution, make_optimizer(
+        config["optimizer"]), steps=config["steps"], batch=sample, clip_threshold=config["clip_threshold"],
+                    seed=config["seed"], dtype=config["dtype"], evaluation=[sample, *fixed],
+                    record_every=config["record_every"], theta_at=theta_steps(
+                        config["theta_at"], config["steps"]), deadline_seconds=report.deadline_seconds,
+                    progress=lambda step: report(step / config["steps"]))
     return Outcome(history.arrays, history.status, history.summary)
 
 

@@ -26,7 +26,8 @@ class GridSearch:
     def score(self, rate: float) -> float:
         """The geometric mean over seeds of the loss; infinite if a seed has none."""
         values = np.array(list(self.losses[rate].values()))
-        return float(np.exp(np.mean(np.log(values)))) if len(values) and np.isfinite(values).all() else math.inf
+        return float(np.exp(np.mean(
+            np.log(values)))) if len(values) and np.isfinite(values).all() else math.inf
 
     @property
     def best(self) -> float | None:
@@ -45,9 +46,13 @@ def search(study: Study, setting: str, optimizer: str, evaluation: Evaluation = 
     step, rates = short_steps(study.options), grid(setting, optimizer)
     losses, statuses = {}, {}
     for rate in rates:
-        traces = {seed: study.trace(grid_cell(study.options, setting, optimizer, rate, seed))
-                  for seed in grid_seeds(study.options, setting)}
+        traces = {
+            seed: study.trace(grid_cell(study.options, setting, optimizer, rate, seed))
+            for seed in grid_seeds(study.options, setting)
+        }
         losses[rate] = {seed: loss_at(trace, step, evaluation) for seed, trace in traces.items()}
-        statuses[rate] = {seed: "done" if math.isfinite(losses[rate][seed]) else ending(trace)
-                          for seed, trace in traces.items()}
+        statuses[rate] = {
+            seed: "done" if math.isfinite(losses[rate][seed]) else ending(trace)
+            for seed, trace in traces.items()
+        }
     return GridSearch(rates, losses, statuses)

@@ -20,7 +20,7 @@ ITERATIONS = (750, 1250)
 PRINTED = {("S1", 750): "1.76 (0.40)", ("S1", 1250): "1.58 (0.41)", ("S2", 750): "3.14 (0.97)",
            ("S2", 1250): "5.98 (2.86)", ("S3", 750): "9.57 (13.3)", ("S3", 1250): "6.53 (3.55)"}
 THREE = ("S1", "S2", "S3")
-DEFAULT_MEANING = "diagonal"               # max / median of |diag H| over all parameters: authors' code
+DEFAULT_MEANING = "diagonal"  # max / median of |diag H| over all parameters: authors' code
 
 
 def condition_number(curvature, meaning: str, step: int | None = None) -> float:
@@ -36,8 +36,10 @@ def condition_number(curvature, meaning: str, step: int | None = None) -> float:
 
 def curvature_cells(study: Study, *settings, make=training_cell):
     """Return ``cells(seed)``: the curvature along SGDM's and Adam's path in each setting."""
-    return lambda seed: [curvature_cell(make(study.options, setting, name, seed))
-                         for setting in settings for name in OPTIMIZERS]
+    return lambda seed: [
+        curvature_cell(make(study.options, setting, name, seed)) for setting in settings
+        for name in OPTIMIZERS
+    ]
 
 
 def ratio(curvatures, meaning: str, step: int | None) -> float:
@@ -51,23 +53,31 @@ def adam_better_conditioned(study: Study) -> list[Convention]:
     settings = [name for name in THREE if study.has(name)]
 
     def readings(settings, meaning, steps, make=training_cell):
-        return tuple(by_seed(
-            study, f"{title(name)}, " + (f"iteration {step}" if step else "along the path"),
-            f"R of SGDM / R of Adam, {meaning}", above(1), study.options.training_seeds,
-            curvature_cells(study, name, make=make), lambda *two: ratio(two, meaning, step),
-            paper=PRINTED.get((name, step)), untestable=study.too_short) for name in settings for step in steps)
+        return tuple(
+            by_seed(study, f"{title(name)}, " +
+                    (f"iteration {step}" if step else "along the path"), f"R of SGDM / R of Adam, {meaning}",
+                    above(1), study.options.training_seeds, curvature_cells(study, name, make=make), lambda *
+                    two: ratio(two, meaning, step), paper=PRINTED.get((name,
+                                                                       step)), untestable=study.too_short)
+            for name in settings for step in steps)
 
-    conventions = [Convention(f"R: {meaning}", readings(settings, meaning, ITERATIONS), meaning == DEFAULT_MEANING)
-                   for meaning in MEANINGS]
-    conventions.append(Convention(f"R: {DEFAULT_MEANING}, geometric mean along the path",
-                                  readings(settings, DEFAULT_MEANING, [None])))
-    conventions.append(Convention(
-        f"R: {DEFAULT_MEANING}, rates of the authors' README (Adam: S1 0.02, S2 0.005)",
-        readings([name for name in settings if name != "S3"], DEFAULT_MEANING, ITERATIONS, readme_cell)))
+    conventions = [
+        Convention(f"R: {meaning}", readings(settings, meaning, ITERATIONS), meaning == DEFAULT_MEANING)
+        for meaning in MEANINGS
+    ]
+    conventions.append(
+        Convention(f"R: {DEFAULT_MEANING}, geometric mean along the path",
+                   readings(settings, DEFAULT_MEANING, [None])))
+    conventions.append(
+        Convention(
+            f"R: {DEFAULT_MEANING}, rates of the authors' README (Adam: S1 0.02, S2 0.005)",
+            readings([name for name in settings if name != "S3"], DEFAULT_MEANING, ITERATIONS, readme_cell)))
     if "S1" in settings:
-        conventions += [Convention(f"R: {meaning}, full parametrisation (eq. 7)",
-                                   readings(["S1"], meaning, ITERATIONS, full_cell))
-                        for meaning in (DEFAULT_MEANING, "eigenvalues")]
+        conventions += [
+            Convention(f"R: {meaning}, full parametrisation (eq. 7)",
+                       readings(["S1"], meaning, ITERATIONS, full_cell))
+            for meaning in (DEFAULT_MEANING, "eigenvalues")
+        ]
     return conventions
 
 
@@ -100,13 +110,15 @@ def adam_smoother(study: Study) -> list[Convention]:
     """Claim 4."""
     settings = [name for name in THREE if study.has(name)]
 
-    def convention(name, statistic, measure, region=above(1), settings=settings, make=training_cell, primary=False,
-                   is_ratio=True):
-        return Convention(name, tuple(by_seed(
-            study, title(setting), statistic, region, study.options.training_seeds,
-            smoothness_cells(study, setting, make),
-            lambda sgdm, adam: measure(sgdm["smoothness"], adam["smoothness"]), ratio=is_ratio,
-            untestable=study.too_short) for setting in settings), primary)
+    def convention(name, statistic, measure, region=above(1), settings=settings, make=training_cell,
+                   primary=False, is_ratio=True):
+        return Convention(
+            name,
+            tuple(
+                by_seed(study, title(setting), statistic, region, study.options.training_seeds,
+                        smoothness_cells(study, setting, make),
+                        lambda sgdm, adam: measure(sgdm["smoothness"], adam["smoothness"]), ratio=is_ratio,
+                        untestable=study.too_short) for setting in settings), primary)
 
     def of_medians(sgdm, adam):
         return median(sgdm) / median(adam)
@@ -114,15 +126,17 @@ def adam_smoother(study: Study) -> list[Convention]:
     words = "median over steps of directional smoothness, SGDM / Adam"
     conventions = [
         convention("median over steps", words, of_medians, primary=True),
-        convention("mean over steps", "mean over steps, SGDM minus Adam", lambda a, b: mean(a) - mean(b), above(0),
-                   is_ratio=False),
+        convention("mean over steps", "mean over steps, SGDM minus Adam", lambda a, b: mean(a) - mean(b),
+                   above(0), is_ratio=False),
         convention("step by step", "share of the steps at which SGDM's is larger", _share_larger, above(0.5),
                    is_ratio=False),
         convention("rates of the authors' README (Adam: S1 0.02, S2 0.005)", words, of_medians,
-                   settings=[name for name in settings if name != "S3"], make=readme_cell)]
+                   settings=[name for name in settings if name != "S3"], make=readme_cell)
+    ]
     if "S1" in settings:
-        conventions.append(convention("full parametrisation (eq. 7), fewer steps", words, of_medians, settings=["S1"],
-                                      make=full_cell))
+        conventions.append(
+            convention("full parametrisation (eq. 7), fewer steps", words, of_medians, settings=["S1"],
+                       make=full_cell))
     return conventions
 
 
@@ -140,39 +154,49 @@ def smoothness_grows_with_gradient(study: Study) -> list[Convention]:
         def measure(path):
             try:
                 return getattr(fit_smoothness(path["gradient_norm"], path["smoothness"]), number)
-            except InputError:                                               # a run of no or equal steps
+            except InputError:  # a run of no or equal steps
                 return math.nan
 
-        return Convention(name, tuple(by_seed(
-            study, title(setting), statistic, above(0), study.options.training_seeds,
-            lambda seed: [smoothness_cell(training_cell(study.options, setting, optimizer, seed))], measure,
-            ratio=False, untestable=study.too_short) for setting in settings), primary)
+        return Convention(
+            name,
+            tuple(
+                by_seed(
+                    study, title(setting), statistic, above(0), study.options.training_seeds,
+                    lambda seed: [smoothness_cell(training_cell(study.options, setting, optimizer, seed))],
+                    measure, ratio=False, untestable=study.too_short) for setting in settings), primary)
 
     rank = "Spearman's rank correlation of smoothness and gradient norm along the path"
-    return [convention("rank correlation, Adam", rank, "rank_correlation", primary=True),
-            convention("slope of the logarithms, positive smoothness only, Adam", "slope of log on log", "log_slope"),
-            convention("L1 of the fit smoothness = L0 + L1 ||grad f||, Adam", "L1 by least squares", "L1"),
-            convention("rank correlation, SGDM", rank, "rank_correlation", "sgdm")]
+    return [
+        convention("rank correlation, Adam", rank, "rank_correlation", primary=True),
+        convention("slope of the logarithms, positive smoothness only, Adam", "slope of log on log",
+                   "log_slope"),
+        convention("L1 of the fit smoothness = L0 + L1 ||grad f||, Adam", "L1 by least squares", "L1"),
+        convention("rank correlation, SGDM", rank, "rank_correlation", "sgdm")
+    ]
 
 
 def _gap_larger(study, part, heavier, lighter, meaning, step):
     """(R_SGD / R_Adam) in one setting over that in another."""
-    return by_seed(study, part, f"(R of SGDM / R of Adam), {title(heavier)}, over that of {title(lighter)}", above(1),
-                   study.options.training_seeds, curvature_cells(study, heavier, lighter),
-                   lambda a, b, c, d: ratio((a, b), meaning, step) / ratio((c, d), meaning, step),
-                   untestable=study.too_short)
+    return by_seed(study, part, f"(R of SGDM / R of Adam), {title(heavier)}, over that of {title(lighter)}",
+                   above(1), study.options.training_seeds, curvature_cells(study, heavier, lighter),
+                   lambda a, b, c, d: ratio((a, b), meaning, step) / ratio(
+                       (c, d), meaning, step), untestable=study.too_short)
 
 
 def _gap_conventions(study, comparisons):
     """Conventions for claims that one setting's condition-number gap is larger than another's."""
     def convention(name, meaning, step, primary=False):
-        return Convention(name, tuple(_gap_larger(study, *comparison, meaning, step) for comparison in comparisons),
+        return Convention(name,
+                          tuple(_gap_larger(study, *comparison, meaning, step) for comparison in comparisons),
                           primary)
 
-    along = [convention(f"R: {meaning}, geometric mean along the path", meaning, None, meaning == DEFAULT_MEANING)
-             for meaning in MEANINGS]
-    return along + [convention(f"R: {DEFAULT_MEANING}, iteration {step}", DEFAULT_MEANING, step)
-                    for step in ITERATIONS]
+    along = [
+        convention(f"R: {meaning}, geometric mean along the path", meaning, None, meaning == DEFAULT_MEANING)
+        for meaning in MEANINGS
+    ]
+    return along + [
+        convention(f"R: {DEFAULT_MEANING}, iteration {step}", DEFAULT_MEANING, step) for step in ITERATIONS
+    ]
 
 
 def heavier_tails_larger_gap(study: Study) -> list[Convention]:
@@ -186,21 +210,28 @@ def deeper_larger_gap(study: Study) -> list[Convention]:
     """Claim 13."""
     if not study.has("L2"):
         return []
-    return _gap_conventions(study, [(f"{title(name)} against L = 2", name, "L2") for name in ("L4", "L6", "L8")
-                                    if study.has(name)])
+    return _gap_conventions(study, [(f"{title(name)} against L = 2", name, "L2")
+                                    for name in ("L4", "L6", "L8") if study.has(name)])
 
 
 def clipping_smooths(study: Study) -> list[Convention]:
     """Claim 19."""
     def convention(name, statistic, measure, region, is_ratio=True, primary=False):
-        return Convention(name, tuple(by_seed(
-            study, f"{title(setting)}, {optimizer_name(optimizer)}", statistic, region, study.options.training_seeds,
-            lambda seed: [smoothness_cell(make(study.options, setting, optimizer, seed))
-                          for make in (training_cell, unclipped_cell)],
-            lambda clipped, free: measure(clipped["smoothness"], free["smoothness"]), ratio=is_ratio,
-            untestable=study.too_short) for setting in THREE if study.has(setting) for optimizer in OPTIMIZERS), primary)
+        return Convention(
+            name,
+            tuple(
+                by_seed(
+                    study, f"{title(setting)}, {optimizer_name(optimizer)}", statistic, region,
+                    study.options.training_seeds, lambda seed: [
+                        smoothness_cell(make(study.options, setting, optimizer, seed))
+                        for make in (training_cell, unclipped_cell)
+                    ], lambda clipped, free: measure(clipped["smoothness"], free["smoothness"]),
+                    ratio=is_ratio, untestable=study.too_short) for setting in THREE if study.has(setting)
+                for optimizer in OPTIMIZERS), primary)
 
-    return [convention("median over steps", "median directional smoothness, clipped / not clipped",
-                       lambda clipped, free: median(clipped) / median(free), below(1), primary=True),
-            convention("mean over steps", "mean directional smoothness, clipped minus not clipped",
-                       lambda clipped, free: mean(clipped) - mean(free), below(0), is_ratio=False)]
+    return [
+        convention("median over steps", "median directional smoothness, clipped / not clipped",
+                   lambda clipped, free: median(clipped) / median(free), below(1), primary=True),
+        convention("mean over steps", "mean directional smoothness, clipped minus not clipped",
+                   lambda clipped, free: mean(clipped) - mean(free), below(0), is_ratio=False)
+    ]

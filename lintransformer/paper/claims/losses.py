@@ -8,35 +8,43 @@ import numpy as np
 from lintransformer.paper.claims.study import (DEFAULT, EVALUATIONS, Convention, Study, by_seed, loss_at,
                                                optimizer_name, runs_of, title)
 from lintransformer.paper.claims.verdicts import Region, above, below, within
-from lintransformer.paper.experiment_cells import (full_parametrization_cell, grid_cell, grid_seeds, readme_cell,
-                                                   short_steps)
+from lintransformer.paper.experiment_cells import (full_parametrization_cell, grid_cell, grid_seeds,
+                                                   readme_cell, short_steps)
 from lintransformer.paper.claims.grid_search import search
 from lintransformer.paper.options import OPTIMIZERS
 from lintransformer.paper.training_cells import training_cell
 
-MUCH = 2.0                    # "much", "significantly" and "noticeably" mean a factor of 2 (our choice)
+MUCH = 2.0  # "much", "significantly" and "noticeably" mean a factor of 2 (our choice)
 DEPTHS = {"L2": 2, "L4": 4, "L6": 6, "L8": 8}
 
 
-def gap(study: Study, setting: str, region: Region = above(1), evaluation=DEFAULT, make=training_cell, part=None):
+def gap(study: Study, setting: str, region: Region = above(1), evaluation=DEFAULT, make=training_cell,
+        part=None):
     """SGDM's final loss over Adam's, paired by seed: both start alike and see the same prompts."""
-    return by_seed(study, part or title(setting), "final loss of SGDM / final loss of Adam", region,
-                   study.options.training_seeds, runs_of(study, (setting, "sgdm"), (setting, "adam"), make=make),
-                   lambda sgdm, adam: loss_at(sgdm, evaluation=evaluation) / loss_at(adam, evaluation=evaluation),
-                   untestable=study.too_short)
+    return by_seed(
+        study, part or title(setting), "final loss of SGDM / final loss of Adam", region,
+        study.options.training_seeds, runs_of(study, (setting, "sgdm"), (setting, "adam"), make=make),
+        lambda sgdm, adam: loss_at(sgdm, evaluation=evaluation) / loss_at(adam, evaluation=evaluation),
+        untestable=study.too_short)
 
 
 def adam_below_sgdm(study: Study) -> list[Convention]:
     """Claim 1."""
     settings = [name for name in ("S1", "S2", "S3") if study.has(name)]
-    conventions = [Convention(str(evaluation), tuple(gap(study, name, evaluation=evaluation) for name in settings),
-                              primary=evaluation == DEFAULT) for evaluation in EVALUATIONS]
-    conventions.append(Convention("rates of the authors' README (Adam: S1 0.02, S2 0.005)", tuple(
-        gap(study, name, make=readme_cell) for name in settings if name != "S3")))
-    conventions.append(Convention("each optimizer at the best rate of our grid, shorter runs",
-                                  tuple(_gap_at_best(study, name) for name in settings)))
-    conventions.append(Convention("loss averaged (log) over the last tenth of the run",
-                                  tuple(_late_gap(study, name) for name in settings)))
+    conventions = [
+        Convention(str(evaluation), tuple(gap(study, name, evaluation=evaluation)
+                                          for name in settings), primary=evaluation == DEFAULT)
+        for evaluation in EVALUATIONS
+    ]
+    conventions.append(
+        Convention("rates of the authors' README (Adam: S1 0.02, S2 0.005)",
+                   tuple(gap(study, name, make=readme_cell) for name in settings if name != "S3")))
+    conventions.append(
+        Convention("each optimizer at the best rate of our grid, shorter runs",
+                   tuple(_gap_at_best(study, name) for name in settings)))
+    conventions.append(
+        Convention("loss averaged (log) over the last tenth of the run",
+                   tuple(_late_gap(study, name) for name in settings)))
     if "S1" in settings:
         conventions.append(Convention("full parametrisation (eq. 7), shorter runs", (_full_gap(study),)))
     return conventions
@@ -47,12 +55,15 @@ def _gap_at_best(study, setting):
     step = short_steps(study.options)
 
     def cells(seed):
-        return [grid_cell(study.options, setting, name, found.best or found.rates[0], seed)
-                for name, found in best.items()]
+        return [
+            grid_cell(study.options, setting, name, found.best or found.rates[0], seed)
+            for name, found in best.items()
+        ]
 
     rates = ", ".join(f"{optimizer_name(name)} {found.best}" for name, found in best.items())
-    return by_seed(study, title(setting), f"loss of SGDM / loss of Adam after {step} iterations at rates {rates}",
-                   above(1), grid_seeds(study.options, setting), cells,
+    return by_seed(study, title(setting),
+                   f"loss of SGDM / loss of Adam after {step} iterations at rates {rates}", above(1),
+                   grid_seeds(study.options, setting), cells,
                    lambda sgdm, adam: loss_at(sgdm, step) / loss_at(adam, step), untestable=study.too_short)
 
 
@@ -60,9 +71,10 @@ def _late_gap(study, setting):
     def measure(sgdm, adam):
         return _late(sgdm) / _late(adam)
 
-    return by_seed(study, title(setting), "SGDM / Adam: geometric mean of the last tenth of the recorded losses",
-                   above(1), study.options.training_seeds, runs_of(study, (setting, "sgdm"), (setting, "adam")),
-                   measure, untestable=study.too_short)
+    return by_seed(study,
+                   title(setting), "SGDM / Adam: geometric mean of the last tenth of the recorded losses",
+                   above(1), study.options.training_seeds, runs_of(
+                       study, (setting, "sgdm"), (setting, "adam")), measure, untestable=study.too_short)
 
 
 def _late(trace):
@@ -90,34 +102,49 @@ def linear_faster_than_softmax(study: Study) -> list[Convention]:
         return by_seed(study, optimizer_name(name), statistic, above(MUCH), study.options.training_seeds,
                        runs_of(study, ("softmax", name), ("S1", name)), measure, untestable=study.too_short)
 
-    conventions = [Convention(str(evaluation), tuple(
-        reading(name, "final loss of softmax / final loss of linear attention",
-                lambda softmax, linear: loss_at(softmax, evaluation=evaluation) / loss_at(linear, evaluation=evaluation))
-        for name in OPTIMIZERS), primary=evaluation == DEFAULT) for evaluation in EVALUATIONS]
-    conventions.append(Convention("speed", tuple(
-        reading(name, "iterations of softmax / iterations in which linear attention is below softmax's final loss",
-                _speed_ratio) for name in OPTIMIZERS)))
-    conventions.append(Convention("softmax at the best rate of our grid, shorter runs",
-                                  tuple(_softmax_at_best(study, name) for name in OPTIMIZERS)))
+    conventions = [
+        Convention(
+            str(evaluation),
+            tuple(
+                reading(
+                    name, "final loss of softmax / final loss of linear attention", lambda softmax, linear:
+                    loss_at(softmax, evaluation=evaluation) / loss_at(linear, evaluation=evaluation))
+                for name in OPTIMIZERS), primary=evaluation == DEFAULT) for evaluation in EVALUATIONS
+    ]
+    conventions.append(
+        Convention(
+            "speed",
+            tuple(
+                reading(
+                    name,
+                    "iterations of softmax / iterations until linear attention is below its final loss",
+                    _speed_ratio) for name in OPTIMIZERS)))
+    conventions.append(
+        Convention("softmax at the best rate of our grid, shorter runs",
+                   tuple(_softmax_at_best(study, name) for name in OPTIMIZERS)))
     return conventions
 
 
 def _speed_ratio(softmax, linear):
     reached = np.flatnonzero(DEFAULT.losses(linear) <= loss_at(softmax))
-    return softmax["step"][-1] / max(linear["step"][reached[0]], linear["step"][1]) if len(reached) else math.nan
+    return softmax["step"][-1] / max(linear["step"][reached[0]], linear["step"][1]) if len(
+        reached) else math.nan
 
 
 def _softmax_at_best(study, optimizer):
     found, step = search(study, "softmax", optimizer), short_steps(study.options)
 
     def cells(seed):
-        return [grid_cell(study.options, "softmax", optimizer, found.best or found.rates[0], seed),
-                training_cell(study.options, "S1", optimizer, seed)]
+        return [
+            grid_cell(study.options, "softmax", optimizer, found.best or found.rates[0], seed),
+            training_cell(study.options, "S1", optimizer, seed)
+        ]
 
-    return by_seed(study, optimizer_name(optimizer),
-                   f"loss of softmax (rate {found.best}) / loss of linear (its own rate) after {step} iterations",
-                   above(MUCH), grid_seeds(study.options, "softmax"), cells,
-                   lambda softmax, linear: loss_at(softmax, step) / loss_at(linear, step), untestable=study.too_short)
+    return by_seed(
+        study, optimizer_name(optimizer),
+        f"loss of softmax (rate {found.best}) / loss of linear (its own rate) after {step} iterations",
+        above(MUCH), grid_seeds(study.options, "softmax"), cells,
+        lambda softmax, linear: loss_at(softmax, step) / loss_at(linear, step), untestable=study.too_short)
 
 
 def similar_variants(study: Study) -> list[Convention]:
@@ -127,16 +154,22 @@ def similar_variants(study: Study) -> list[Convention]:
         for name in OPTIMIZERS:
             both = runs_of(study, ("separate", name), ("S1", name))
             part, seeds = f"separate Q and K, {optimizer_name(name)}", study.options.training_seeds
-            sameness.append(by_seed(
-                study, part, "geometric mean over the run of loss with separate Q, K / loss with one Q", within(MUCH),
-                seeds, both, _mean_ratio, untestable=study.too_short))
-            shapes.append(by_seed(
-                study, part, "final loss with separate Q, K / final loss with one Q", within(MUCH), seeds, both,
-                lambda separate, one: loss_at(separate) / loss_at(one), untestable=study.too_short))
-    gaps = [gap(study, name, part=f"{title(name)}: Adam below SGDM") for name in ("separate", "L8d20n60")
-            if study.has(name)]
-    return [Convention("curves within a factor of 2 on average, Adam ends below SGDM", (*sameness, *gaps), True),
-            Convention("final losses within a factor of 2, Adam ends below SGDM", (*shapes, *gaps))]
+            sameness.append(
+                by_seed(study, part,
+                        "geometric mean over the run of loss with separate Q, K / loss with one Q",
+                        within(MUCH), seeds, both, _mean_ratio, untestable=study.too_short))
+            shapes.append(
+                by_seed(study, part, "final loss with separate Q, K / final loss with one Q", within(MUCH),
+                        seeds, both, lambda separate, one: loss_at(separate) / loss_at(one),
+                        untestable=study.too_short))
+    gaps = [
+        gap(study, name, part=f"{title(name)}: Adam below SGDM") for name in ("separate", "L8d20n60")
+        if study.has(name)
+    ]
+    return [
+        Convention("curves within a factor of 2 on average, Adam ends below SGDM", (*sameness, *gaps), True),
+        Convention("final losses within a factor of 2, Adam ends below SGDM", (*shapes, *gaps))
+    ]
 
 
 def _mean_ratio(separate, one):
@@ -155,17 +188,20 @@ def light_tails_converge_faster(study: Study) -> list[Convention]:
 
     conventions = []
     for evaluation in EVALUATIONS:
-        faster = [by_seed(study, f"{optimizer_name(name)} converges much faster",
-                          "(final / initial loss) heavy-tailed / (final / initial loss) spherical", above(MUCH),
-                          study.options.training_seeds, runs_of(study, ("heavy-tailed", name), ("spherical", name)),
-                          lambda heavy, light: relative(heavy, evaluation) / relative(light, evaluation),
-                          untestable=study.too_short) for name in OPTIMIZERS]
+        faster = [
+            by_seed(study, f"{optimizer_name(name)} converges much faster",
+                    "(final / initial loss) heavy-tailed / (final / initial loss) spherical", above(MUCH),
+                    study.options.training_seeds, runs_of(study, ("heavy-tailed", name), ("spherical", name)),
+                    lambda heavy, light: relative(heavy, evaluation) / relative(light, evaluation),
+                    untestable=study.too_short) for name in OPTIMIZERS
+        ]
         four = [(setting, name) for setting in ("spherical", "heavy-tailed") for name in OPTIMIZERS]
         advantage = by_seed(
-            study, "Adam's advantage is not noticeably smaller", "final SGDM / Adam, spherical over heavy-tailed",
-            above(1 / MUCH), study.options.training_seeds, runs_of(study, *four),
-            lambda a, b, c, d: (loss_at(a, evaluation=evaluation) / loss_at(b, evaluation=evaluation)
-                                / (loss_at(c, evaluation=evaluation) / loss_at(d, evaluation=evaluation))),
+            study, "Adam's advantage is not noticeably smaller",
+            "final SGDM / Adam, spherical over heavy-tailed", above(1 / MUCH), study.options.training_seeds,
+            runs_of(study, *four), lambda a, b, c, d:
+            (loss_at(a, evaluation=evaluation) / loss_at(b, evaluation=evaluation) /
+             (loss_at(c, evaluation=evaluation) / loss_at(d, evaluation=evaluation))),
             untestable=study.too_short)
         conventions.append(Convention(str(evaluation), (*faster, advantage), evaluation == DEFAULT))
     return conventions
@@ -177,16 +213,21 @@ def gap_grows_with_depth(study: Study) -> list[Convention]:
         return []
     seeds, conventions = study.options.training_seeds, []
     for evaluation in EVALUATIONS:
+
         def reading(part, statistic, region, pairs, measure):
-            return by_seed(study, part, statistic, region, seeds, runs_of(study, *pairs),
-                           lambda *traces: measure([loss_at(trace, evaluation=evaluation) for trace in traces]),
-                           untestable=study.too_short)
+            return by_seed(
+                study, part, statistic, region, seeds, runs_of(study, *pairs),
+                lambda *traces: measure([loss_at(trace, evaluation=evaluation) for trace in traces]),
+                untestable=study.too_short)
 
         both = [(setting, name) for setting in DEPTHS for name in OPTIMIZERS]
-        gaps = reading("the gap grows", "factor a layer of final SGDM / Adam, fitted over L = 2, 4, 6, 8", above(1), both,
-                       lambda losses: factor_a_layer(np.divide(losses[::2], losses[1::2])))
-        falls = [reading(f"{optimizer_name(name)}'s loss falls", "factor a layer of the final loss, fitted likewise",
-                         below(1), [(setting, name) for setting in DEPTHS], factor_a_layer) for name in OPTIMIZERS]
+        gaps = reading("the gap grows", "factor a layer of final SGDM / Adam, fitted over L = 2, 4, 6, 8",
+                       above(1), both, lambda losses: factor_a_layer(np.divide(losses[::2], losses[1::2])))
+        falls = [
+            reading(
+                f"{optimizer_name(name)}'s loss falls", "factor a layer of the final loss, fitted likewise",
+                below(1), [(setting, name) for setting in DEPTHS], factor_a_layer) for name in OPTIMIZERS
+        ]
         ends = reading("the gap grows", "final SGDM / Adam at L = 8 over that at L = 2", above(1), both,
                        lambda losses: losses[-2] / losses[-1] / (losses[0] / losses[1]))
         conventions.append(Convention(str(evaluation), (gaps, *falls), evaluation == DEFAULT))
@@ -196,7 +237,7 @@ def gap_grows_with_depth(study: Study) -> list[Convention]:
 
 
 def factor_a_layer(values) -> float:
-    """Return the factor by which values at L = 2, 4, 6, 8 grow a layer: exp of the least-squares slope of the logs."""
+    """Return the factor a layer of values at L = 2, 4, 6, 8: exp of the least-squares slope of the logs."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(values)
     return math.exp(np.polyfit(list(DEPTHS.values()), logs, 1)[0]) if np.isfinite(logs).all() else math.nan

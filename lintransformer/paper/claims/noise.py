@@ -33,8 +33,8 @@ def noise_reading(study, part, statistic, settings, measure, region, is_ratio=Tr
     """A reading with one value an initialisation; ``measure(*noise traces)``, one for each setting."""
     seeds = noise_seeds(study.options, settings[0])
     return by_seed(study, part, statistic, region, seeds,
-                   lambda seed: [noise_cell(study.options, name, seed) for name in settings], measure, ratio=is_ratio,
-                   untestable=too_few(study))
+                   lambda seed: [noise_cell(study.options, name, seed) for name in settings], measure,
+                   ratio=is_ratio, untestable=too_few(study))
 
 
 def heavier_than_gaussian(study: Study) -> list[Convention]:
@@ -42,23 +42,32 @@ def heavier_than_gaussian(study: Study) -> list[Convention]:
     settings = [name for name in ("S1", "S2", "S3") if study.has(name)]
 
     def convention(name, statistic, measure, region, is_ratio=True, primary=False):
-        return Convention(name, tuple(noise_reading(study, title(setting), statistic, [setting], measure, region,
-                                                    is_ratio) for setting in settings), primary)
+        return Convention(
+            name,
+            tuple(
+                noise_reading(study, title(setting), statistic, [setting], measure, region, is_ratio)
+                for setting in settings), primary)
 
     conventions = []
     for tail in TAILS:
-        conventions.append(convention(
-            f"against the fitted Gaussian, {TAILS[tail]}", tail_words(tail),
-            lambda noise: STATISTICS[tail](noise["norms"]), above(1), primary=tail == "upper_tail"))
-        conventions.append(convention(
-            f"against norms of Gaussian errors of equal covariance, {TAILS[tail]}", f"{tail_words(tail)}: noise / Gaussian",
-            lambda noise: STATISTICS[tail](noise["norms"]) / STATISTICS[tail](gaussian_errors(noise)), above(1)))
+        conventions.append(
+            convention(f"against the fitted Gaussian, {TAILS[tail]}", tail_words(tail),
+                       lambda noise: STATISTICS[tail](noise["norms"]), above(1),
+                       primary=tail == "upper_tail"))
+        conventions.append(
+            convention(
+                f"against norms of Gaussian errors of equal covariance, {TAILS[tail]}",
+                f"{tail_words(tail)}: noise / Gaussian", lambda noise: STATISTICS[tail]
+                (noise["norms"]) / STATISTICS[tail](gaussian_errors(noise)), above(1)))
     kurtosis = STATISTICS["excess_kurtosis"]
-    conventions.append(convention("against the fitted Gaussian, excess kurtosis", "excess kurtosis of the error norms",
-                                  lambda noise: kurtosis(noise["norms"]), above(0), is_ratio=False))
-    conventions.append(convention("against norms of Gaussian errors, excess kurtosis", "excess kurtosis, noise minus Gaussian",
-                                  lambda noise: kurtosis(noise["norms"]) - kurtosis(gaussian_errors(noise)), above(0),
-                                  is_ratio=False))
+    conventions.append(
+        convention("against the fitted Gaussian, excess kurtosis", "excess kurtosis of the error norms",
+                   lambda noise: kurtosis(noise["norms"]), above(0), is_ratio=False))
+    conventions.append(
+        convention("against norms of Gaussian errors, excess kurtosis",
+                   "excess kurtosis, noise minus Gaussian",
+                   lambda noise: kurtosis(noise["norms"]) - kurtosis(gaussian_errors(noise)), above(0),
+                   is_ratio=False))
     return conventions
 
 
@@ -76,13 +85,18 @@ def _compare(study, part, heavier, lighter):
             difference = values[:len(heavier)].mean() - values[len(heavier):].mean()
             return np.exp(difference) if is_ratio else difference
 
-        reading = noise_reading(study, part, statistic, [*heavier, *lighter], measure, above(1 if is_ratio else 0), is_ratio)
+        reading = noise_reading(study, part, statistic, [*heavier, *lighter], measure,
+                                above(1 if is_ratio else 0), is_ratio)
         return Convention(name, (reading,), primary)
 
-    conventions = [convention(TAILS[tail], f"{tail_words(tail)}: ratio", STATISTICS[tail], True, tail == "upper_tail")
-                   for tail in TAILS]
-    return [*conventions, *(convention(words, f"difference of the {words}", STATISTICS[name], False)
-                            for name, words in (("excess_kurtosis", "excess kurtosis"), ("skewness", "skewness")))]
+    conventions = [
+        convention(TAILS[tail], f"{tail_words(tail)}: ratio", STATISTICS[tail], True, tail == "upper_tail")
+        for tail in TAILS
+    ]
+    return [
+        *conventions, *(convention(words, f"difference of the {words}", STATISTICS[name], False)
+                        for name, words in (("excess_kurtosis", "excess kurtosis"), ("skewness", "skewness")))
+    ]
 
 
 def heavier_covariates_heavier_noise(study: Study) -> list[Convention]:
@@ -106,25 +120,28 @@ def nonlinear_alike(study: Study) -> list[Convention]:
 
     def readings(evaluation, meaning, tail):
         seeds = path_seeds(study.options, "nonlinear")
-        conditions = [by_seed(
-            study, f"conditioning, iteration {step}", f"R of SGDM / R of Adam, {meaning}", above(1), seeds,
-            landscape.curvature_cells(study, "nonlinear"),
-            lambda *two: landscape.ratio(two, meaning, step), untestable=study.too_short)
-            for step in landscape.ITERATIONS]
+        conditions = [
+            by_seed(study, f"conditioning, iteration {step}", f"R of SGDM / R of Adam, {meaning}", above(1),
+                    seeds, landscape.curvature_cells(study, "nonlinear"),
+                    lambda *two: landscape.ratio(two, meaning, step), untestable=study.too_short)
+            for step in landscape.ITERATIONS
+        ]
         smooth = by_seed(study, "smoothness", "median over steps, SGDM / Adam", above(1), seeds,
                          landscape.smoothness_cells(study, "nonlinear"),
                          lambda a, b: landscape.median(a["smoothness"]) / landscape.median(b["smoothness"]),
                          untestable=study.too_short)
-        return (gap(study, "nonlinear", evaluation=evaluation, part="loss"), _one_noise(study, "nonlinear", tail),
-                *conditions, smooth)
+        return (gap(study, "nonlinear", evaluation=evaluation,
+                    part="loss"), _one_noise(study, "nonlinear", tail), *conditions, smooth)
 
-    return [Convention("as in the figures", readings(DEFAULT, "diagonal", "upper_tail"), True),
-            Convention("R: lambda_max / lambda_median; median over prompts; 99.9 % quantile",
-                       readings(Evaluation(0, "median"), "eigenvalues", "far_upper_tail"))]
+    return [
+        Convention("as in the figures", readings(DEFAULT, "diagonal", "upper_tail"), True),
+        Convention("R: lambda_max / lambda_median; median over prompts; 99.9 % quantile",
+                   readings(Evaluation(0, "median"), "eigenvalues", "far_upper_tail"))
+    ]
 
 
 def _one_noise(study, setting, tail):
-    """The tail of a setting whose noise may be drawn at one initialisation only: then a bootstrap over the draws."""
+    """The tail of a setting; if noise is drawn at one initialisation only, bootstrapped over the draws."""
     seeds = noise_seeds(study.options, setting)
     found = noise_reading(study, "noise at initialisation", tail_words(tail), [setting],
                           lambda noise: STATISTICS[tail](noise["norms"]), above(1))

@@ -9,7 +9,8 @@ from lintransformer.checks import check_choice
 from lintransformer.paper.cells import Cell, Trace, in_order
 from lintransformer.paper.claims import experiments, landscape, losses, noise
 from lintransformer.paper.claims.study import Study, once
-from lintransformer.paper.claims.verdicts import AGREES, DEPENDS, DIFFERS, LEVEL, NOT_TESTABLE, UNDECIDED, combine
+from lintransformer.paper.claims.verdicts import (AGREES, DEPENDS, DIFFERS, LEVEL, NOT_TESTABLE,
+                                                  UNDECIDED, combine)
 from lintransformer.paper.options import Options
 
 
@@ -17,7 +18,7 @@ from lintransformer.paper.options import Options
 class Claim:
     """A claim of the paper: where it stands, in our words, and how it is measured.
 
-    ``measure(study) -> list of Convention``, the primary ones deciding; none if the options leave its settings out.
+    ``measure(study) -> list of Convention``, the primary ones deciding; none if its settings are left out.
     ``figure`` is the id of the figure that shows the same.
     """
 
@@ -29,27 +30,33 @@ class Claim:
 
 
 _ALL = [
-    Claim(1, "3.2-1, Fig. 2", "Adam reaches a lower loss than SGDM in Settings 1, 2, 3", losses.adam_below_sgdm, "fig2"),
+    Claim(1, "3.2-1, Fig. 2", "Adam reaches a lower loss than SGDM in Settings 1, 2, 3",
+          losses.adam_below_sgdm, "fig2"),
     Claim(2, "3.2-2, Fig. 3", "gradient noise at initialisation is heavier-tailed than Gaussian",
           noise.heavier_than_gaussian, "fig3"),
     Claim(3, "3.2-3, Fig. 4", "robust condition numbers along Adam's path are lower than along SGDM's",
           landscape.adam_better_conditioned, "fig4"),
-    Claim(4, "3.2-4, Fig. 5", "Adam's directional smoothness is lower than SGDM's", landscape.adam_smoother, "fig5"),
+    Claim(4, "3.2-4, Fig. 5", "Adam's directional smoothness is lower than SGDM's", landscape.adam_smoother,
+          "fig5"),
     Claim(5, "3.2-5, Fig. 16", "smoothness grows with the gradient norm along the path",
           landscape.smoothness_grows_with_gradient, "fig16"),
     Claim(6, "3.1, Fig. 7", "the loss of linear attention falls much faster than that of softmax attention",
           losses.linear_faster_than_softmax, "fig7"),
-    Claim(7, "3.1, Fig. 8", "separate Q and K give a largely similar loss plot, and a larger L and d a similar one",
+    Claim(7, "3.1, Fig. 8",
+          "separate Q and K give a largely similar loss plot, and a larger L and d a similar one",
           losses.similar_variants, "fig8"),
     Claim(8, "4.1, Fig. 10", "heavier-tailed covariates give heavier-tailed gradient noise",
           noise.heavier_covariates_heavier_noise, "fig10"),
     Claim(9, "4.1, Fig. 11", "heavier tails give larger gaps in robust condition number",
           landscape.heavier_tails_larger_gap, "fig11"),
-    Claim(10, "4.1, Fig. 9", "both optimizers converge much faster on spherical covariates, and Adam's relative "
-          "advantage does not shrink noticeably there", losses.light_tails_converge_faster, "fig9"),
+    Claim(
+        10, "4.1, Fig. 9",
+        "both optimizers converge much faster on spherical covariates, and Adam's relative "
+        "advantage does not shrink noticeably there", losses.light_tails_converge_faster, "fig9"),
     Claim(11, "4.2, Fig. 12", "the gap between SGDM and Adam grows with depth, and the loss falls for both",
           losses.gap_grows_with_depth, "fig12"),
-    Claim(12, "4.2, Fig. 13", "noise is heavier-tailed for L = 6, 8 than for L = 2, 4", noise.deeper_heavier_noise, "fig13"),
+    Claim(12, "4.2, Fig. 13", "noise is heavier-tailed for L = 6, 8 than for L = 2, 4",
+          noise.deeper_heavier_noise, "fig13"),
     Claim(13, "4.2, Fig. 14", "the gap in robust condition number is larger for L = 4, 6, 8 than for L = 2",
           landscape.deeper_larger_gap, "fig14"),
     Claim(14, "App. B, Fig. 15", "the nonlinear task gives similar plots", noise.nonlinear_alike, "fig15"),
@@ -59,7 +66,8 @@ _ALL = [
           experiments.sparser_scores, "sparsity"),
     Claim(17, "3.1", "two softmax heads are needed to recover one linear head", experiments.two_softmax_heads,
           "softmax-heads"),
-    Claim(18, "2.2", "Adam's advantage stays without gradient noise (full batch)", experiments.gap_without_noise, "full-batch"),
+    Claim(18, "2.2", "Adam's advantage stays without gradient noise (full batch)",
+          experiments.gap_without_noise, "full-batch"),
     Claim(19, "2.4", "clipping lowers directional smoothness", landscape.clipping_smooths, "clipping"),
 ]
 CLAIMS = {claim.id: claim for claim in _ALL}
@@ -84,15 +92,16 @@ def ledger(get: Callable[[Cell], Trace], options: Options, ids=None) -> dict:
         Only these claims.
     """
     read = once(get)
-    return {"claims": [entry(CLAIMS[id], read, options) for id in ids or CLAIMS],
-            "configuration": options.configuration,
-            "conventions": {
-                "interval": f"{LEVEL:.0%} t interval of the mean over seeds; ratios on their logarithms; n = seeds",
-                "verdict": "agrees: the interval lies where the claim is true; differs: nowhere there; undecided: it "
-                           "straddles the edge, a run diverged, or seeds lack; not testable here: the preset's runs are "
-                           "too small, or not run",
-                "several parts": "a claim about several settings agrees if all do and differs if one does",
-                "much": f"'much', 'similar', 'noticeably' mean a factor of {losses.MUCH:g} (our choice)"}}
+    return {
+        "claims": [entry(CLAIMS[id], read, options) for id in ids or CLAIMS],
+        "configuration": options.configuration,
+        "conventions": {
+            "interval": f"{LEVEL:.0%} t interval of the mean over seeds (n = seeds); ratios on a log scale",
+            "verdict": "agrees: the interval lies where the claim is true; differs: nowhere there; undecided: it "
+                       "straddles the edge, a run diverged, or seeds lack; not testable here: the preset's runs "
+                       "are too small, or not run",
+            "several parts": "a claim about several settings agrees if all do and differs if one does",
+            "much": f"'much', 'similar', 'noticeably' mean a factor of {losses.MUCH:g} (our choice)"}}
 
 
 def entry(claim: Claim, get, options: Options) -> dict:
@@ -100,16 +109,21 @@ def entry(claim: Claim, get, options: Options) -> dict:
     study = Study(options, get)
     conventions = [convention for convention in claim.measure(study) if convention.readings]
     verdict, deciding = decide(conventions)
-    parts = list({reading.part: reading.as_dict() for convention in deciding for reading in convention.readings}.values())
+    parts = list(
+        {reading.part: reading.as_dict()
+         for convention in deciding
+         for reading in convention.readings}.values())
     return {
-        "id": claim.id, "section": claim.section, "claim": claim.claim, "figure": claim.figure, "verdict": verdict,
-        "why": _why(verdict, deciding), "statistic": "; ".join(dict.fromkeys(part["statistic"] for part in parts)),
-        "parts": parts, "decided_by": [convention.name for convention in deciding],
-        "hangs_on": [convention.name for convention in conventions
-                     if convention.verdict != verdict and convention.verdict in (AGREES, DIFFERS)],
-        "conventions": [convention.as_dict() for convention in conventions],
+        "id": claim.id, "section": claim.section, "claim": claim.claim, "figure": claim.figure,
+        "verdict": verdict, "why": _why(verdict, deciding), "statistic": "; ".join(
+            dict.fromkeys(part["statistic"] for part in parts)), "parts": parts,
+        "decided_by": [convention.name for convention in deciding], "hangs_on": [
+            convention.name for convention in conventions
+            if convention.verdict != verdict and convention.verdict in (AGREES, DIFFERS)
+        ], "conventions": [convention.as_dict() for convention in conventions],
         "paper": "; ".join(f"{part['part']}: {part['paper']}" for part in parts if part["paper"]) or None,
-        "cells": [cell.key for cell in in_order(study.cells.values())], "command": command(claim, options)}
+        "cells": [cell.key for cell in in_order(study.cells.values())], "command": command(claim, options)
+    }
 
 
 def decide(conventions) -> tuple[str, list]:
@@ -148,4 +162,3 @@ def command(claim: Claim, options: Options) -> str:
     if options.steps is not None:
         words += ["--steps", str(options.steps)]
     return shlex.join(words)
-

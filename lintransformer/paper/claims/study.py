@@ -14,9 +14,12 @@ from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 from lintransformer.paper.training_cells import EVALUATION_SEEDS, training_cell
 
-CURVES = {"step", "evaluation_mean", "evaluation_median", "evaluation_trimmed"}    # what is read of a training run
-OVER_PROMPTS = {"mean": "evaluation_mean", "median": "evaluation_median", "trimmed mean": "evaluation_trimmed"}
-TESTABLE_STEPS = 1000         # iterations below which a claim about trained models is not judged (our choice)
+CURVES = {"step", "evaluation_mean", "evaluation_median",
+          "evaluation_trimmed"}  # what is read of a training run
+OVER_PROMPTS = {
+    "mean": "evaluation_mean", "median": "evaluation_median", "trimmed mean": "evaluation_trimmed"
+}
+TESTABLE_STEPS = 1000  # iterations below which a claim about trained models is not judged (our choice)
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Study:
 
 
 def once(get):
-    """Return ``get`` with a memory: each trace is read once, and of training runs the loss curves are kept."""
+    """Return ``get`` with a memory: each trace is read once; of training runs, loss curves are kept."""
     if hasattr(get, "kept"):
         return get
 
@@ -63,7 +66,8 @@ def once(get):
         if cell.key not in read.kept:
             trace = get(cell)
             if cell.kind in ("train", "trial", "full-batch"):
-                trace = Trace({name: trace[name] for name in CURVES & set(trace)}, trace.status, trace.summary)
+                trace = Trace({name: trace[name]
+                               for name in CURVES & set(trace)}, trace.status, trace.summary)
             read.kept[cell.key] = trace
         return read.kept[cell.key]
 
@@ -114,12 +118,14 @@ class Convention:
         return combine(reading.verdict for reading in self.readings)
 
     def as_dict(self) -> dict:
-        return {"name": self.name, "verdict": self.verdict, "primary": self.primary,
-                "parts": [reading.as_dict() for reading in self.readings]}
+        return {
+            "name": self.name, "verdict": self.verdict, "primary": self.primary,
+            "parts": [reading.as_dict() for reading in self.readings]
+        }
 
 
-def by_seed(study: Study, part: str, statistic: str, region: Region, seeds, cells: Callable, measure: Callable,
-            **more) -> Reading:
+def by_seed(study: Study, part: str, statistic: str, region: Region, seeds, cells: Callable,
+            measure: Callable, **more) -> Reading:
     """Return a reading with one value a seed.
 
     Parameters
@@ -144,8 +150,9 @@ def by_seed(study: Study, part: str, statistic: str, region: Region, seeds, cell
 
 def runs_of(study: Study, *settings_and_optimizers, make: Callable = training_cell) -> Callable:
     """Return ``cells(seed)``: one training run for each (setting, optimizer)."""
-    return lambda seed: [make(study.options, setting, optimizer, seed)
-                         for setting, optimizer in settings_and_optimizers]
+    return lambda seed: [
+        make(study.options, setting, optimizer, seed) for setting, optimizer in settings_and_optimizers
+    ]
 
 
 def title(setting: str) -> str:

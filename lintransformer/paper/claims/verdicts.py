@@ -1,15 +1,15 @@
 """From numbers to verdicts: one value a seed, a t interval, and the region where the claim would be true.
 
-A claim about a number mu (the mean over seeds of a statistic) says that mu lies in a region, such as mu > 0. Its
-verdict follows from the 95 % t interval of mu over seeds alone:
+A claim about a number mu (the mean over seeds of a statistic) says that mu lies in a region, such as
+mu > 0. Its verdict follows from the 95 % t interval of mu over seeds alone:
 
     agrees       the whole interval lies in the region
     differs      no point of it does
     undecided    it straddles the edge, or there are too few seeds, or a run diverged
 
-Statistics of positive quantities are ratios: the interval is taken of their logarithms, and given back as ratios.
-The seed is the unit: values of one run at different iterations are not independent. (Our choice throughout; the
-paper gives means and standard deviations.)
+Statistics of positive quantities are ratios: the interval is taken of their logarithms, and given back as
+ratios. The seed is the unit: values of one run at different iterations are not independent. (Our choice
+throughout; the paper gives means and standard deviations.)
 """
 from __future__ import annotations
 
@@ -92,12 +92,14 @@ class Reading:
     @property
     def usable(self) -> list[float]:
         """The values that are numbers (and positive, if ratios)."""
-        return [value for value in self.values.values()
-                if value is not None and math.isfinite(value) and (value > 0 or not self.ratio)]
+        return [
+            value for value in self.values.values()
+            if value is not None and math.isfinite(value) and (value > 0 or not self.ratio)
+        ]
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """(estimate, low, high): geometric mean of ratios, mean of others, and the t interval; NaN if unknown."""
+        """(estimate, low, high): geometric mean of ratios, mean of others; the t interval; NaN if unknown."""
         values = np.array(self.usable)
         if self.exact and len(values):
             return float(values[0]), float(values[0]), float(values[0])
@@ -136,14 +138,17 @@ class Reading:
     def as_dict(self) -> dict:
         """Everything about the reading, JSON-able but for NaN."""
         estimate, low, high = self.interval
-        return {"part": self.part, "statistic": self.statistic, "scale": "ratio" if self.ratio else "difference",
-                "by_seed": {str(seed): value for seed, value in self.values.items()}, "value": estimate,
-                "interval": [low, high], "n": len(self.usable), "claimed": str(self.region), "paper": self.paper,
-                "verdict": self.verdict, "why": self.why, "problems": list(self.problems)}
+        return {
+            "part": self.part, "statistic": self.statistic, "scale": "ratio" if self.ratio else "difference",
+            "by_seed": {str(seed): value
+                        for seed, value in self.values.items()}, "value": estimate, "interval": [low, high],
+            "n": len(self.usable), "claimed": str(self.region), "paper": self.paper, "verdict": self.verdict,
+            "why": self.why, "problems": list(self.problems)
+        }
 
 
 def t_interval(values, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return (mean, low, high): the t interval of the mean of independent values; NaN bounds for fewer than two."""
+    """Return (mean, low, high): the t interval of the mean of independent values; NaN for fewer than two."""
     from scipy import stats
     values = np.asarray(values, dtype=np.float64)
     mean = float(values.mean()) if len(values) else math.nan

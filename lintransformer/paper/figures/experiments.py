@@ -6,10 +6,11 @@ import numpy as np
 from lintransformer.paper.claims.experiments import HEADS, MEASURES
 from lintransformer.paper.claims.landscape import mean, median
 from lintransformer.paper.diagnostic_cells import smoothness_cell
-from lintransformer.paper.experiment_cells import (HEADS_RATE, SPARSITY_PROMPTS, effort, full_batch_cell, heads_cell,
-                                                   short_steps, softmax_seeds, sparsity_cell, unclipped_cell)
-from lintransformer.paper.figures.base import (BLACK, BLUE, GREEN, LOOKS, ORANGE, PURPLE, RED, Drawing, Figure,
-                                               axes_row, log_scale, remark_below)
+from lintransformer.paper.experiment_cells import (HEADS_RATE, SPARSITY_PROMPTS, effort, full_batch_cell,
+                                                   heads_cell, short_steps, softmax_seeds, sparsity_cell,
+                                                   unclipped_cell)
+from lintransformer.paper.figures.base import (BLACK, BLUE, GREEN, LOOKS, ORANGE, PURPLE, RED, Drawing,
+                                               Figure, axes_row, log_scale, remark_below)
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 from lintransformer.paper.training_cells import training_cell
@@ -24,33 +25,42 @@ def draw_band(axis, traces, values, label, look):
     step = traces[0]["step"]
     axis.plot(step, np.exp(np.mean(np.log(curves), axis=0)), label=label, **look)
     if len(traces) > 1:
-        axis.fill_between(step, curves.min(axis=0), curves.max(axis=0), color=look["color"], alpha=0.2, linewidth=0)
+        axis.fill_between(step, curves.min(axis=0), curves.max(axis=0), color=look["color"], alpha=0.2,
+                          linewidth=0)
 
 
 def finished(cells, get, label, remarks) -> list:
     """Return (seed, trace) of the runs that are done, and remark those that are not."""
     pairs = [(cell, get(cell)) for cell in cells]
-    remarks += [f"{label}: seed {cell.config['seed']} left out ({trace.status})" for cell, trace in pairs
-                if trace.status != "done"]
+    remarks += [
+        f"{label}: seed {cell.config['seed']} left out ({trace.status})" for cell, trace in pairs
+        if trace.status != "done"
+    ]
     return [(cell.config["seed"], trace) for cell, trace in pairs if trace.status == "done"]
 
 
 def head_models(model: dict) -> dict:
     """Return the models compared with one linear head, by their names in the figure."""
-    return {"1 linear head": {**model, "attention": "linear", "heads": 1},
-            **{f"{heads} softmax head{'s' * (heads > 1)}": {**model, "attention": "softmax", "heads": heads}
-               for heads in (1, 2, 4)}}
+    return {
+        "1 linear head": {**model, "attention": "linear", "heads": 1}, **{
+            f"{heads} softmax head{'s' * (heads > 1)}": {**model, "attention": "softmax", "heads": heads}
+            for heads in (1, 2, 4)
+        }
+    }
 
 
-HEAD_LOOKS = dict(zip(head_models({}), ({"color": RED, "linestyle": "-"}, {"color": ORANGE, "linestyle": ":"},
-                                       {"color": GREEN, "linestyle": "-."}, {"color": PURPLE, "linestyle": "--"})))
+HEAD_LOOKS = dict(
+    zip(head_models({}), ({"color": RED, "linestyle": "-"}, {"color": ORANGE, "linestyle": ":"},
+                          {"color": GREEN, "linestyle": "-."}, {"color": PURPLE, "linestyle": "--"})))
 
 
 def heads_cells(options: Options) -> list:
     """Return the runs of every model of the comparison of heads."""
     options.chosen("softmax-heads", ("S1",))
-    return [heads_cell(options, model, seed) for shared in HEADS.values() for model in head_models(shared).values()
-            for seed in softmax_seeds(options)]
+    return [
+        heads_cell(options, model, seed) for shared in HEADS.values()
+        for model in head_models(shared).values() for seed in softmax_seeds(options)
+    ]
 
 
 def draw_heads(get, options: Options) -> Drawing:
@@ -60,12 +70,14 @@ def draw_heads(get, options: Options) -> Drawing:
     for axis, (name, shared) in zip(axes[0], HEADS.items()):
         remarks = []
         for label, model in head_models(shared).items():
-            runs = finished([heads_cell(options, model, seed) for seed in softmax_seeds(options)], get, label, remarks)
+            runs = finished([heads_cell(options, model, seed) for seed in softmax_seeds(options)], get, label,
+                            remarks)
             if runs:
-                draw_band(axis, [trace for _, trace in runs], lambda trace: trace["evaluation_mean"][0], label,
-                          HEAD_LOOKS[label])
-            table += [{"model": name, "attention": label, "seed": seed, "step": int(step), "loss": float(loss)}
-                      for seed, trace in runs for step, loss in zip(trace["step"], trace["evaluation_mean"][0])]
+                draw_band(axis, [trace for _, trace in runs], lambda trace: trace["evaluation_mean"][0],
+                          label, HEAD_LOOKS[label])
+            table += [{
+                "model": name, "attention": label, "seed": seed, "step": int(step), "loss": float(loss)
+            } for seed, trace in runs for step, loss in zip(trace["step"], trace["evaluation_mean"][0])]
         axis.set(title=name.replace(" parametrisation", ""), xlabel="iteration")
         log_scale(axis)
         remark_below(axis, remarks)
@@ -73,10 +85,13 @@ def draw_heads(get, options: Options) -> Drawing:
     axes[0, 0].set_ylabel("loss on a fixed batch (log scale)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    return Drawing(figure, table, {
-        "curves": BAND, "training": f"Adam, rate {HEADS_RATE:g}, batches of {effort(options).heads_batch}, Setting 1's data",
-        "block": "P = diag(P', 1) in every head: heads add with weight 1, and cannot subtract",
-        "seeds": softmax_seeds(options), "configuration": options.configuration, "left_out": left_out})
+    return Drawing(
+        figure, table, {
+            "curves": BAND,
+            "training": f"Adam, rate {HEADS_RATE:g}, batches of {effort(options).heads_batch}, data of S1",
+            "block": "P = diag(P', 1) in every head: heads add with weight 1, and cannot subtract",
+            "seeds": softmax_seeds(options), "configuration": options.configuration, "left_out": left_out
+        })
 
 
 SPARSITY_LOOKS = {"orthogonal": {"color": BLUE, "marker": "o"}, "gaussian": {"color": ORANGE, "marker": "s"}}
@@ -85,8 +100,10 @@ ATTENTIONS = {"S1": "linear attention", "softmax": "softmax attention"}
 
 def sparsity_cells(options: Options) -> list:
     """Return the sparsity of scores, for both attentions and both laws of covariates."""
-    return [cell for setting in options.chosen("sparsity", ATTENTIONS) for covariates in SPARSITY_LOOKS
-            for cell in sparsity_cells_of(options, setting, covariates)]
+    return [
+        cell for setting in options.chosen("sparsity", ATTENTIONS) for covariates in SPARSITY_LOOKS
+        for cell in sparsity_cells_of(options, setting, covariates)
+    ]
 
 
 def sparsity_cells_of(options: Options, setting: str, covariates: str) -> list:
@@ -104,40 +121,51 @@ def draw_sparsity(get, options: Options) -> Drawing:
         for covariates, look in SPARSITY_LOOKS.items():
             cells = sparsity_cells_of(options, setting, covariates)
             traces = [(cell.needs[0].config["seed"], get(cell)) for cell in cells]
-            left_out += [f"{setting}, {covariates}: seed {seed} ({trace.status})" for seed, trace in traces if not trace]
+            left_out += [
+                f"{setting}, {covariates}: seed {seed} ({trace.status})" for seed, trace in traces
+                if not trace
+            ]
             used = [(seed, trace) for seed, trace in traces if trace]
-            for point, (when, style, face) in enumerate((("at initialisation", ":", "white"), ("trained", "-", None))):
+            for point, (when, style, face) in enumerate(
+                (("at initialisation", ":", "white"), ("trained", "-", None))):
                 values = np.array([trace["hoyer"][point, :, 0] for _, trace in used])
                 if len(values):
                     layers = np.arange(1, values.shape[1] + 1)
-                    axis.plot(layers, values.mean(axis=0), linestyle=style, label=f"{covariates.replace('gauss', 'Gauss')}, {when}",
-                              markerfacecolor=face or look["color"], markersize=9, **look)
-                    axis.plot(np.tile(layers, (len(values), 1)).T, values.T, linestyle="", marker=".", alpha=0.5,
-                              color=look["color"], markersize=5)
-            table += [{"attention": ATTENTIONS[setting], "covariates": covariates, "seed": seed, "measure": array,
-                       "layer": layer + 1, "scope": ("query", "all columns")[scope],
-                       "at_initialisation": float(trace[array][0, layer, scope]),
-                       "trained": float(trace[array][1, layer, scope])}
-                      for seed, trace in used for array, _ in MEASURES.values()
+                    axis.plot(layers, values.mean(axis=0), linestyle=style,
+                              label=f"{covariates.replace('gauss', 'Gauss')}, {when}", markerfacecolor=face
+                              or look["color"], markersize=9, **look)
+                    axis.plot(
+                        np.tile(layers, (len(values), 1)).T, values.T, linestyle="", marker=".", alpha=0.5,
+                        color=look["color"], markersize=5)
+            table += [{
+                "attention": ATTENTIONS[setting], "covariates": covariates, "seed": seed, "measure": array,
+                "layer": layer + 1, "scope": ("query", "all columns")[scope], "at_initialisation": float(
+                    trace[array][0, layer, scope]), "trained": float(trace[array][1, layer, scope])
+            } for seed, trace in used for array, _ in MEASURES.values()
                       for layer in range(trace[array].shape[1]) for scope in (0, 1)]
         axis.set(title=ATTENTIONS[setting], xlabel="layer", ylim=(0, 1))
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0, 0].set_ylabel("sparsity of the scores\nthe query sees (Hoyer)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    return Drawing(figure, table, {
-        "scores": "act(Z^T Q Z) of the n context keys, mean over heads and prompts; the query's column is drawn",
-        "hoyer": "(sqrt n - |a|_1 / |a|_2) / (sqrt n - 1): 0 all equal, 1 a single one",
-        "participation": "(sum a^2)^2 / (n sum a^4): share of the keys that carry the scores",
-        "covariates": "orthogonal: x = sqrt(5) e_k, k uniform (after Huang et al. 2023; scaled to E x x^T = I)",
-        "trained": f"Adam, {short_steps(options)} iterations, rates of the settings", "prompts": SPARSITY_PROMPTS,
-        "lines": "mean over seeds; dots: seeds", "configuration": options.configuration, "left_out": left_out})
+    return Drawing(
+        figure, table, {
+            "scores": "act(Z^T Q Z) of the n context keys, mean over heads and prompts; drawn: the query's",
+            "hoyer": "(sqrt n - |a|_1 / |a|_2) / (sqrt n - 1): 0 all equal, 1 a single one",
+            "participation": "(sum a^2)^2 / (n sum a^4): share of the keys that carry the scores",
+            "covariates": "orthogonal: x = sqrt(5) e_k, k uniform (after Huang et al. 2023; E x x^T = I)",
+            "trained": f"Adam, {short_steps(options)} iterations, rates of the settings",
+            "prompts": SPARSITY_PROMPTS, "lines": "mean over seeds; dots: seeds",
+            "configuration": options.configuration, "left_out": left_out
+        })
 
 
 def full_batch_cells(options: Options) -> list:
     """Return training on a fixed sample, for both optimizers."""
-    return [full_batch_cell(options, setting, optimizer, seed) for setting in options.chosen("full-batch", THREE)
-            for optimizer in OPTIMIZERS for seed in options.training_seeds]
+    return [
+        full_batch_cell(options, setting, optimizer, seed) for setting in options.chosen("full-batch", THREE)
+        for optimizer in OPTIMIZERS for seed in options.training_seeds
+    ]
 
 
 def draw_full_batch(get, options: Options) -> Drawing:
@@ -148,18 +176,21 @@ def draw_full_batch(get, options: Options) -> Drawing:
     for axis, setting in zip(axes[0], settings):
         remarks = []
         for optimizer, label in OPTIMIZERS.items():
-            runs = finished([full_batch_cell(options, setting, optimizer, seed) for seed in options.training_seeds],
-                            get, label, remarks)
+            runs = finished(
+                [full_batch_cell(options, setting, optimizer, seed) for seed in options.training_seeds], get,
+                label, remarks)
             if not runs:
                 continue
             traces = [trace for _, trace in runs]
-            draw_band(axis, traces, lambda trace: trace["evaluation_mean"][0], f"{label}, on the sample", LOOKS[label])
+            draw_band(axis, traces, lambda trace: trace["evaluation_mean"][0], f"{label}, on the sample",
+                      LOOKS[label])
             fresh = np.exp(np.mean([np.log(trace["evaluation_mean"][1]) for trace in traces], axis=0))
             axis.plot(traces[0]["step"], fresh, color=LOOKS[label]["color"], linestyle=":", linewidth=1.2,
                       label=f"{label}, fresh prompts")
-            table += [{"setting": setting, "optimizer": optimizer, "seed": seed, "step": int(step),
-                       "loss_on_sample": float(sample), "loss_on_fresh_prompts": float(other)}
-                      for seed, trace in runs
+            table += [{
+                "setting": setting, "optimizer": optimizer, "seed": seed, "step": int(step),
+                "loss_on_sample": float(sample), "loss_on_fresh_prompts": float(other)
+            } for seed, trace in runs
                       for step, sample, other in zip(trace["step"], *trace["evaluation_mean"][:2])]
         axis.set(title=SETTINGS[setting].title, xlabel="iteration")
         log_scale(axis)
@@ -168,10 +199,12 @@ def draw_full_batch(get, options: Options) -> Drawing:
         if axis.lines:
             axis.legend(loc="best", fontsize=10)
     axes[0, 0].set_ylabel("loss (log scale)")
-    return Drawing(figure, table, {
-        "training": "every step on the same batch, the first of the run on fresh prompts: no gradient noise",
-        "curves": BAND + "; dotted: geometric mean of the loss on the batch of evaluation seed 99",
-        "configuration": options.configuration, "left_out": left_out})
+    return Drawing(
+        figure, table, {
+            "training": "every step on one batch, the first of the run on fresh prompts: no gradient noise",
+            "curves": BAND + "; dotted: geometric mean of the loss on the batch of evaluation seed 99",
+            "configuration": options.configuration, "left_out": left_out
+        })
 
 
 def signed_log_scale(axis, linear=0.1):
@@ -180,29 +213,36 @@ def signed_log_scale(axis, linear=0.1):
     axis.set_yscale("symlog", linthresh=linear)
     low, high = axis.get_ylim()
     decades = max(abs(low), abs(high)) / max(linear, min(abs(low), abs(high)) if low * high > 0 else linear)
-    axis.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5) if decades < 50 else (1,))
-                                 if decades > 5 else MaxNLocator(5))
+    axis.yaxis.set_major_locator(
+        SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5) if decades < 50 else (
+            1,)) if decades > 5 else MaxNLocator(5))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
 
 
 def clipping_cells(options: Options) -> list:
     """Return smoothness along the first steps, clipped and not."""
-    return [smoothness_cell(make(options, setting, optimizer, seed)) for setting in options.chosen("clipping", THREE)
-            for optimizer in OPTIMIZERS for make in (training_cell, unclipped_cell) for seed in options.training_seeds]
+    return [
+        smoothness_cell(make(options, setting, optimizer, seed))
+        for setting in options.chosen("clipping", THREE) for optimizer in OPTIMIZERS
+        for make in (training_cell, unclipped_cell) for seed in options.training_seeds
+    ]
 
 
 CLIPPING = {"clipped": (training_cell, "-", 2.2), "not clipped": (unclipped_cell, ":", 1.8)}
 
 
 def draw_clipping(get, options: Options) -> Drawing:
-    """Draw the median over seeds of the directional smoothness, SGDM above, Adam below; negative values too."""
+    """Draw the median over seeds of directional smoothness, SGDM above, Adam below; negative values too."""
     settings = options.chosen("clipping", THREE)
     figure, axes = axes_row(len(settings), len(OPTIMIZERS), height=3.4)
     table, left_out = [], []
     for column, setting in enumerate(settings):
         for axis, (optimizer, label) in zip(axes[:, column], OPTIMIZERS.items()):
             for name, (make, style, width) in CLIPPING.items():
-                cells = [smoothness_cell(make(options, setting, optimizer, seed)) for seed in options.training_seeds]
+                cells = [
+                    smoothness_cell(make(options, setting, optimizer, seed))
+                    for seed in options.training_seeds
+                ]
                 traces = [(cell.needs[0], get(cell)) for cell in cells]
                 used = [(run.config["seed"], trace) for run, trace in traces if trace and len(trace["step"])]
                 left_out += [f"{run.label}: {trace.status}" for run, trace in traces if not trace]
@@ -213,10 +253,11 @@ def draw_clipping(get, options: Options) -> Drawing:
                         path[:len(trace["smoothness"])] = trace["smoothness"]
                     axis.plot(longest, _median_of_finite(paths), linestyle=style, linewidth=width, label=name,
                               color=LOOKS[label]["color"] if name == "clipped" else BLACK)
-                table += [{"setting": setting, "optimizer": optimizer, "clipping": name, "seed": seed,
-                           "steps": len(trace["step"]), "median": median(trace["smoothness"]),
-                           "mean": mean(trace["smoothness"]), "share_negative": float(np.mean(trace["smoothness"] < 0))}
-                          for seed, trace in used]
+                table += [{
+                    "setting": setting, "optimizer": optimizer, "clipping": name, "seed": seed,
+                    "steps": len(trace["step"]), "median": median(trace["smoothness"]), "mean": mean(
+                        trace["smoothness"]), "share_negative": float(np.mean(trace["smoothness"] < 0))
+                } for seed, trace in used]
             axis.set(title=f"{SETTINGS[setting].title}, {label}")
             signed_log_scale(axis)
             if axis.lines:
@@ -224,10 +265,14 @@ def draw_clipping(get, options: Options) -> Drawing:
         axes[-1, column].set_xlabel("iteration")
     for axis in axes[:, 0]:
         axis.set_ylabel("directional smoothness")
-    return Drawing(figure, table, {
-        "curve": "median over seeds, at each step; linear between -0.1 and 0.1, logarithmic beyond: negative curvature shows",
-        "table": "for each seed: median and mean over steps, share of steps with negative curvature",
-        "clipped": "joint norm at most 1, as everywhere", "configuration": options.configuration, "left_out": left_out})
+    return Drawing(
+        figure, table, {
+            "curve": "median over seeds, at each step; linear between -0.1 and 0.1, logarithmic beyond: "
+            "negative curvature shows",
+            "table": "for each seed: median and mean over steps, share of steps with negative curvature",
+            "clipped": "joint norm at most 1, as everywhere", "configuration": options.configuration,
+            "left_out": left_out
+        })
 
 
 def _median_of_finite(paths):
@@ -238,13 +283,18 @@ def _median_of_finite(paths):
 
 
 FIGURES = (
-    Figure("softmax-heads", "One linear head and 1, 2, 4 softmax heads",
-           "Section 3.1: two softmax heads are needed to recover one linear head (von Oswald et al. 2023, App. A.9).",
-           heads_cells, draw_heads, ("S1",)),
-    Figure("sparsity", "Sparsity of attention scores", "Section 3.1: orthogonal covariates give sparser attention "
-           "scores, for linear and softmax attention.", sparsity_cells, draw_sparsity, tuple(ATTENTIONS)),
-    Figure("full-batch", "Training without gradient noise", "Section 2.2, of full Transformers: Adam is better than "
+    Figure(
+        "softmax-heads", "One linear head and 1, 2, 4 softmax heads",
+        "Section 3.1: two softmax heads are needed to recover one linear head (von Oswald et al. 2023).",
+        heads_cells, draw_heads, ("S1",)),
+    Figure(
+        "sparsity", "Sparsity of attention scores",
+        "Section 3.1: orthogonal covariates give sparser attention "
+        "scores, for linear and softmax attention.", sparsity_cells, draw_sparsity, tuple(ATTENTIONS)),
+    Figure("full-batch", "Training without gradient noise",
+           "Section 2.2, of full Transformers: Adam is better than "
            "SGD with full batches too.", full_batch_cells, draw_full_batch, THREE),
-    Figure("clipping", "Directional smoothness with and without clipping", "Section 2.4, of full Transformers: "
+    Figure("clipping", "Directional smoothness with and without clipping",
+           "Section 2.4, of full Transformers: "
            "clipping reduces directional smoothness.", clipping_cells, draw_clipping, THREE),
 )

@@ -7,7 +7,8 @@ from lintransformer.paper.cells import Trace, in_order
 from lintransformer.paper.claims.grid_search import search
 from lintransformer.paper.claims.study import EVALUATIONS, Study, by_seed, loss_at
 from lintransformer.paper.claims.verdicts import below
-from lintransformer.paper.experiment_cells import GRID_SETTINGS, README_RATES, grid_seeds, readme_cell, short_steps
+from lintransformer.paper.experiment_cells import (GRID_SETTINGS, README_RATES, grid_seeds, readme_cell,
+                                                   short_steps)
 from lintransformer.paper.figures.base import BLACK, LOOKS, Drawing, Figure, axes_row, log_scale
 from lintransformer.paper.figures.tables import table_files
 from lintransformer.paper.options import OPTIMIZERS, Options
@@ -16,8 +17,8 @@ from lintransformer.paper.training_cells import training_cell
 
 ID, TITLE = "table2", "Learning rates: a grid search"
 COLUMNS = 5
-SHOWN = 3                                   # times the loss at the start: what is above is a cross at the top
-NOT_PRINTED = ("softmax", "separate")       # settings whose rates the paper does not print
+SHOWN = 3  # times the loss at the start: what is above is a cross at the top
+NOT_PRINTED = ("softmax", "separate")  # settings whose rates the paper does not print
 
 
 def grid_cells(options: Options) -> list:
@@ -36,13 +37,14 @@ def readme_against_paper(study: Study) -> list[dict]:
     for (setting, optimizer), rate in README_RATES.items():
         if not study.has(setting):
             continue
+        printed = SETTINGS[setting].learning_rates[optimizer]
         for evaluation in EVALUATIONS:
             reading = by_seed(
                 study, f"{SETTINGS[setting].title}, {OPTIMIZERS[optimizer]}",
-                f"final loss at Table 2's rate {SETTINGS[setting].learning_rates[optimizer]:g} / at the README's {rate:g}",
-                below(1), study.options.training_seeds,
+                f"final loss at Table 2's rate {printed:g} / at the README's {rate:g}", below(1),
+                study.options.training_seeds,
                 lambda seed: [make(study.options, setting, optimizer, seed) for make in (training_cell, readme_cell)],
-                lambda printed, other: loss_at(printed, evaluation=evaluation) / loss_at(other, evaluation=evaluation),
+                lambda one, other: loss_at(one, evaluation=evaluation) / loss_at(other, evaluation=evaluation),
                 untestable=study.too_short)
             favoured = {"agrees": "Table 2", "differs": "README"}.get(reading.verdict, reading.verdict)
             rows.append({"evaluation": str(evaluation), **reading.as_dict(), "favoured": favoured})
@@ -72,18 +74,22 @@ def draw_grid(get, options: Options) -> Drawing:
         axis.set_ylabel(f"loss after {short_steps(options)} iterations")
     _legend(figure)
     caption = {
-        "curve": f"geometric mean over seeds of the loss after {short_steps(options)} iterations (mean over the prompts "
-                 "of the batch of evaluation seed 99)", "points": "one a seed", "configuration": options.configuration,
-        "grid": "ten neighbours in 1, 2, 5, 10, ... around the setting's own rate (fewer for softmax); which ten the "
-                "paper searched it does not say", "crosses": f"at the top of a panel: a seed diverged or ended above {SHOWN} times the loss at the start; a rate "
-                   "at which a seed diverged is no candidate", "chosen": chosen, "paper_against_readme": readme_against_paper(study)}
+        "curve": f"geometric mean over seeds of the loss after {short_steps(options)} iterations (mean over the "
+                 "prompts of the batch of evaluation seed 99)",
+        "points": "one a seed", "configuration": options.configuration,
+        "grid": "ten neighbours in 1, 2, 5, 10, ... around the setting's own rate (four for softmax); which ten "
+                "the paper searched it does not say",
+        "crosses": f"at the top of a panel: a seed diverged or ended above {SHOWN} times the loss at the start; "
+                   "a rate at which a seed diverged is no candidate",
+        "chosen": chosen, "paper_against_readme": readme_against_paper(study)}
     return Drawing(figure, table, caption, table_files(ID, TITLE, chosen, {"caption": caption}))
 
 
 def _limits(study, setting) -> tuple:
     """Return the losses a panel shows: from the best rate's to `SHOWN` times that at the start."""
     found = [search(study, setting, optimizer) for optimizer in OPTIMIZERS]
-    start = loss_at(study.trace(training_cell(study.options, setting, "sgdm", study.options.training_seeds[0])), 0)
+    start = loss_at(
+        study.trace(training_cell(study.options, setting, "sgdm", study.options.training_seeds[0])), 0)
     least = min((search.score(search.best) for search in found if search.best), default=math.nan)
     if not (math.isfinite(start) and least < SHOWN * start):
         return None, None
@@ -96,44 +102,54 @@ def _draw_curve(axis, found, setting, optimizer, top):
     axis.plot(shown, [found.score(rate) for rate in shown], **look)
     for rate in rates:
         values = [value for value in found.losses[rate].values() if value < (top or math.inf)]
-        axis.plot([rate] * len(values), values, linestyle="", marker=".", color=look["color"], alpha=0.6, markersize=6)
+        axis.plot([rate] * len(values), values, linestyle="", marker=".", color=look["color"], alpha=0.6,
+                  markersize=6)
         if len(values) < len(found.losses[rate]):
-            axis.plot(rate, 0.97 if optimizer == "adam" else 0.91, marker="x", color=look["color"], markersize=8,
-                      markeredgewidth=2, transform=axis.get_xaxis_transform(), clip_on=False)
-    marks = [(found.best, "*", 17, look["color"]), (SETTINGS[setting].learning_rates[optimizer], "s", 11, "none"),
+            axis.plot(rate, 0.97 if optimizer == "adam" else 0.91, marker="x", color=look["color"],
+                      markersize=8, markeredgewidth=2, transform=axis.get_xaxis_transform(), clip_on=False)
+    marks = [(found.best, "*", 17, look["color"]),
+             (SETTINGS[setting].learning_rates[optimizer], "s", 11, "none"),
              (README_RATES.get((setting, optimizer)), "D", 12, "none")]
     for rate, marker, size, face in marks:
         if rate is not None and found.score(rate) < (top or math.inf):
-            axis.plot(rate, found.score(rate), marker=marker, markersize=size, markerfacecolor=face, linestyle="",
-                      markeredgecolor=look["color"] if face == "none" else BLACK, markeredgewidth=1.8)
+            axis.plot(rate, found.score(rate), marker=marker, markersize=size, markerfacecolor=face,
+                      linestyle="", markeredgecolor=look["color"] if face == "none" else BLACK,
+                      markeredgewidth=1.8)
 
 
 def _legend(figure):
     from matplotlib.lines import Line2D
     entries = [Line2D([], [], label=label, **LOOKS[label]) for label in OPTIMIZERS.values()]
-    entries += [Line2D([], [], linestyle="", color=BLACK, label=label, marker=marker, markersize=size,
-                       markerfacecolor=face)
-                for label, marker, size, face in (
-                    ("best of the grid", "*", 15, BLACK), ("our runs' rate (Table 2's, if printed)", "s", 10, "none"),
-                    ("the README's, where it differs", "D", 10, "none"), ("diverged, or above the panel", "x", 8, BLACK))]
+    entries += [
+        Line2D([], [], linestyle="", color=BLACK, label=label, marker=marker, markersize=size,
+               markerfacecolor=face)
+        for label, marker, size, face in (("best of the grid", "*", 15, BLACK),
+                                          ("our runs' rate (Table 2's, if printed)", "s", 10,
+                                           "none"), ("the README's, where it differs", "D", 10,
+                                                     "none"), ("diverged, or above the panel", "x", 8, BLACK))
+    ]
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries))
 
 
 def _rows(found, setting, optimizer) -> list:
-    return [{"setting": setting, "optimizer": optimizer, "learning_rate": rate, "seed": seed, "loss": loss,
-             "status": found.statuses[rate][seed]} for rate in found.rates for seed, loss in found.losses[rate].items()]
+    return [{
+        "setting": setting, "optimizer": optimizer, "learning_rate": rate, "seed": seed, "loss": loss,
+        "status": found.statuses[rate][seed]
+    } for rate in found.rates for seed, loss in found.losses[rate].items()]
 
 
 def _choice(found, setting, optimizer, options) -> dict:
     """Return a row of the table: what was searched, and who chose what."""
     own = SETTINGS[setting].learning_rates[optimizer]
-    return {"setting": setting, "optimizer": optimizer, "paper": None if setting in NOT_PRINTED else own,
-            "readme": None if setting in NOT_PRINTED else README_RATES.get((setting, optimizer), own),
-            "ours": found.best, "ours_at_edge": found.at_edge, "loss_at_ours": found.score(found.best or own),
-            "loss_at_rate_of_runs": found.score(own),
-            "diverged": ", ".join(f"{rate:g}" for rate in found.rates if "diverged" in found.statuses[rate].values()),
-            "grid": f"{found.rates[0]:g} to {found.rates[-1]:g}", "seeds": len(grid_seeds(options, setting)),
-            "steps": short_steps(options)}
+    return {
+        "setting": setting, "optimizer": optimizer, "paper": None if setting in NOT_PRINTED else own,
+        "readme": None if setting in NOT_PRINTED else README_RATES.get((setting, optimizer), own),
+        "ours": found.best, "ours_at_edge": found.at_edge, "loss_at_ours": found.score(
+            found.best or own), "loss_at_rate_of_runs": found.score(own), "diverged": ", ".join(
+                f"{rate:g}" for rate in found.rates if "diverged" in found.statuses[rate].values()),
+        "grid": f"{found.rates[0]:g} to {found.rates[-1]:g}", "seeds": len(grid_seeds(
+            options, setting)), "steps": short_steps(options)
+    }
 
 
 FIGURES = (Figure(ID, TITLE, "The learning rates chosen from a grid of ten, for each setting and optimizer.",
