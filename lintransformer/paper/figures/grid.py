@@ -43,8 +43,9 @@ def readme_against_paper(study: Study) -> list[dict]:
                 study, f"{SETTINGS[setting].title}, {OPTIMIZERS[optimizer]}",
                 f"final loss at Table 2's rate {printed:g} / at the README's {rate:g}", below(1),
                 study.options.training_seeds,
-                lambda seed: [make(study.options, setting, optimizer, seed) for make in (training_cell, readme_cell)],
-                lambda one, other: loss_at(one, evaluation=evaluation) / loss_at(other, evaluation=evaluation),
+                lambda seed: [make(study.options, setting, optimizer, seed)
+                              for make in (training_cell, readme_cell)],
+                lambda one, two: loss_at(one, evaluation=evaluation) / loss_at(two, evaluation=evaluation),
                 untestable=study.too_short)
             favoured = {"agrees": "Table 2", "differs": "README"}.get(reading.verdict, reading.verdict)
             rows.append({"evaluation": str(evaluation), **reading.as_dict(), "favoured": favoured})
@@ -74,13 +75,13 @@ def draw_grid(get, options: Options) -> Drawing:
         axis.set_ylabel(f"loss after {short_steps(options)} iterations")
     _legend(figure)
     caption = {
-        "curve": f"geometric mean over seeds of the loss after {short_steps(options)} iterations (mean over the "
-                 "prompts of the batch of evaluation seed 99)",
+        "curve": f"geometric mean over seeds of the loss after {short_steps(options)} iterations (mean over "
+                 "the prompts of the batch of evaluation seed 99)",
         "points": "one a seed", "configuration": options.configuration,
-        "grid": "ten neighbours in 1, 2, 5, 10, ... around the setting's own rate (four for softmax); which ten "
-                "the paper searched it does not say",
-        "crosses": f"at the top of a panel: a seed diverged or ended above {SHOWN} times the loss at the start; "
-                   "a rate at which a seed diverged is no candidate",
+        "grid": "ten neighbours in 1, 2, 5, 10, ... around the setting's own rate (four for softmax); which "
+                "ten the paper searched it does not say",
+        "crosses": f"at the top of a panel: a seed diverged or ended above {SHOWN} times the loss at the "
+                   "start; a rate at which a seed diverged is no candidate",
         "chosen": chosen, "paper_against_readme": readme_against_paper(study)}
     return Drawing(figure, table, caption, table_files(ID, TITLE, chosen, {"caption": caption}))
 
