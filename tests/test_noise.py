@@ -81,6 +81,12 @@ def test_gaussian_errors_look_gaussian_and_the_null_says_so():
     assert np.array_equal(gaussian_norms(spectrum, 450), gaussian_norms(spectrum, 450))
 
 
+def test_moments_are_scipy_s():
+    norms = RNG(0).gamma(2, size=(3, 50))
+    assert np.allclose(STATISTICS["skewness"](norms), stats.skew(norms, axis=-1), rtol=1e-12)
+    assert np.allclose(STATISTICS["excess_kurtosis"](norms), stats.kurtosis(norms, axis=-1), rtol=1e-12)
+
+
 def test_statistics_of_a_gaussian_sample_are_zero_or_one():
     report = noise_statistics(RNG(0).normal(5, 2, 20_000))
     centre = {"mean": 5, "std": 2, "skewness": 0, "excess_kurtosis": 0}

@@ -22,8 +22,6 @@ eigenvalues are. Both are returned as they are: they say that the number means l
 import numpy as np
 
 from lintransformer.checks import InputError, check_choice
-from lintransformer.diagnostics.hessian import hessian
-from lintransformer.diagnostics.spectrum import dense_spectrum
 
 # name -> (what it is made of, whether of magnitudes, whether only of what reaches the prediction)
 MEANINGS = {
@@ -61,6 +59,8 @@ def robust_condition_number(diagonal, eigenvalues, reaches, meaning="diagonal"):
 
 def condition_numbers(model, theta, batch, method="difference"):
     """Every meaning at one point: {name: float}, for the Hessian of f on a batch."""
+    from lintransformer.diagnostics.hessian import hessian                   # SciPy loads where it is used
+    from lintransformer.diagnostics.spectrum import dense_spectrum
     H = hessian(model, theta, batch, method)
     dense = H.to_dense()
     diagonal, eigenvalues, reaches = np.diag(dense), dense_spectrum(dense), model.reaches_prediction()

@@ -13,10 +13,10 @@ direction, but Gaussian. Nor is there one tail index: Hill's estimate is given o
 draws it uses.
 """
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from lintransformer.checks import InputError, check_finite_positive, check_positive_integer
 from lintransformer.diagnostics.products import finite
@@ -102,7 +102,7 @@ def effective_dimensions(spectrum):
 # what a Gaussian has: upper_tail 2 means that the 99 % quantile lies twice as far above the median, against
 # the 75 % one, as a Gaussian's does.
 def _quantile_ratio(inner, outer):
-    gaussian = stats.norm.ppf(outer) / stats.norm.ppf(inner)
+    gaussian = NormalDist().inv_cdf(outer) / NormalDist().inv_cdf(inner)
 
     def ratio(norms):
         low, middle, high = np.quantile(norms, [inner, 0.5, outer], axis=-1)
@@ -112,11 +112,17 @@ def _quantile_ratio(inner, outer):
     return ratio
 
 
+def _standardised_moment(norms, power):
+    centred = norms - np.mean(norms, axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.mean(centred**power, axis=-1) / np.mean(centred**2, axis=-1) ** (power / 2)
+
+
 STATISTICS = {
     "mean": lambda norms: np.mean(norms, axis=-1),
     "std": lambda norms: np.std(norms, axis=-1, ddof=1),
-    "skewness": lambda norms: stats.skew(norms, axis=-1),
-    "excess_kurtosis": lambda norms: stats.kurtosis(norms, axis=-1),
+    "skewness": lambda norms: _standardised_moment(norms, 3),
+    "excess_kurtosis": lambda norms: _standardised_moment(norms, 4) - 3,
     "upper_tail": _quantile_ratio(0.75, 0.99),
     "far_upper_tail": _quantile_ratio(0.75, 0.999),
     "lower_tail": _quantile_ratio(0.25, 0.01),
@@ -157,6 +163,7 @@ class QuantilePlot(NamedTuple):
 
 def quantile_plot(norms):
     """Q-Q plot against the Gaussian of equal mean and variance (Fig. 3's inset), by SciPy's `probplot`."""
+    from scipy import stats
     norms = _sample(norms, 2)
     theoretical, ordered = stats.probplot(norms, sparams=(np.mean(norms), np.std(norms, ddof=1)), fit=False)
     return QuantilePlot(theoretical, ordered)

@@ -11,7 +11,6 @@ Negative values are kept: along those steps f curves down.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from lintransformer.checks import InputError, check_positive_integer
 from lintransformer.diagnostics.products import finite_point, make_product
@@ -101,7 +100,7 @@ def _measure(model, workspace, theta, theta_next, batch, method):
 class SmoothnessFit(NamedTuple):
     """smoothness = L0 + L1 gradient_norm along one path, and how far the two go together.
 
-    L0, L1 : least squares on the linear scale, negative curvature included
+    L0, L1 : weighted least squares on the linear scale, negative curvature included
     covered : share of the points with smoothness <= L0 + L1 gradient_norm
     rank_correlation : Spearman's, which needs no logarithm and keeps negative curvature in its order
     log_slope : slope of log smoothness on log gradient norm, over positive smoothness only (what Fig. 16
@@ -121,10 +120,14 @@ class SmoothnessFit(NamedTuple):
 def fit_smoothness(gradient_norm, smoothness):
     """The (L0, L1) fit of one path (Zhang et al. 2020a); points that are not finite are left out.
 
+    The scatter grows with the level, over many decades: it is taken proportional to median(gradient norm) +
+    gradient norm, else the few largest gradients would decide the line alone (our choice).
+
     Raises
     ------
     InputError : fewer than 3 points, or all gradient norms equal.
     """
+    from scipy import stats
     gradient_norm, smoothness = np.asarray(gradient_norm, float), np.asarray(smoothness, float)
     if gradient_norm.shape != smoothness.shape or gradient_norm.ndim != 1:
         raise InputError(f"gradient_norm and smoothness must have one shape (T,), not {gradient_norm.shape} "
@@ -133,12 +136,12 @@ def fit_smoothness(gradient_norm, smoothness):
     x, y = gradient_norm[good], smoothness[good]
     if len(x) < 3 or np.ptp(x) == 0:
         raise InputError(f"the (L0, L1) fit needs 3 points with different gradient norms, not {len(x)}")
-    line, positive = stats.linregress(x, y), (y > 0) & (x > 0)
+    weight, positive = 1 / (np.median(x) + x), (y > 0) & (x > 0)
+    L0, L1 = np.linalg.lstsq(np.stack([weight, weight * x], axis=1), weight * y, rcond=None)[0]
     enough = positive.sum() >= 3 and np.ptp(x[positive]) > 0
     log_slope = stats.linregress(np.log(x[positive]), np.log(y[positive])).slope if enough else np.nan
     rank = stats.spearmanr(x, y).statistic if np.ptp(y) > 0 else np.nan
-    covered = np.mean(y <= line.intercept + line.slope * x)
-    numbers = map(float, (line.intercept, line.slope, covered, rank, log_slope))
+    numbers = map(float, (L0, L1, np.mean(y <= L0 + L1 * x), rank, log_slope))
     return SmoothnessFit(*numbers, int((y > 0).sum()), int((y < 0).sum()))
 
 
@@ -154,6 +157,7 @@ def over_paths(fits, level=0.95):
 
 def t_interval(values, level=0.95):
     """(mean, low, high) of the mean of independent values; NaN bounds for fewer than two of them."""
+    from scipy import stats
     values = np.asarray(values, dtype=np.float64)
     mean = float(np.mean(values)) if len(values) else np.nan
     if len(values) < 2:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from lintransformer.checks import InputError
-from lintransformer.diagnostics.hessian import hessian
 from lintransformer.diagnostics.noise import gradient_noise
 from lintransformer.diagnostics.smoothness import PathSmoothness, path_smoothness
-from lintransformer.diagnostics.spectrum import dense_spectrum
 from lintransformer.models.build import build_model
 from lintransformer.paper.cells import KINDS, Cell, Kind, Outcome
 from lintransformer.paper.options import OPTIMIZERS, Options
@@ -71,10 +69,11 @@ def smoothness_cell(training: Cell) -> Cell:
     return Cell("smoothness", config, (training,), label=f"{training.label}, smoothness")
 
 
-def path_cells(options: Options, setting: str, make) -> dict[str, list[Cell]]:
+def path_cells(options: Options, setting: str, make, training=training_cell) -> dict[str, list[Cell]]:
     """Return ``make(training cell)`` of a setting's runs: for each optimizer, a list over `path_seeds`."""
-    return {optimizer: [make(training_cell(options, setting, optimizer, seed))
-                        for seed in path_seeds(options, setting)] for optimizer in OPTIMIZERS}
+    seeds = path_seeds(options, setting)
+    return {optimizer: [make(training(options, setting, optimizer, seed)) for seed in seeds]
+            for optimizer in OPTIMIZERS}
 
 
 def curvature_steps(config: dict) -> list[int]:
@@ -105,6 +104,8 @@ def compute_curvature(config: dict, inputs: list, report) -> Outcome:
     bool. Rows of points that the run did not reach, or at which f overflows, are NaN, and listed in the
     summary.
     """
+    from lintransformer.diagnostics.hessian import hessian                   # SciPy loads in the worker only
+    from lintransformer.diagnostics.spectrum import dense_spectrum
     model, batch = _model_and_batch(config)
     steps, kept = config["steps"], dict(zip(inputs[0]["theta_step"].tolist(), inputs[0]["theta"]))
     diagonal, eigenvalues = np.full((2, len(steps), model.size), np.nan)

@@ -1,11 +1,21 @@
 """The paper's figures, by id. A new one is a `Figure` in the ``FIGURES`` of a module here."""
 from lintransformer.checks import InputError
-from lintransformer.paper.figures import losses
+from lintransformer.paper.figures import conditioning, losses, noise, nonlinear, ratios, smoothness
 from lintransformer.paper.figures.base import Drawing, Figure, check_formats, draw_figure, write_drawing
 
 __all__ = ["FIGURES", "Drawing", "Figure", "check_formats", "draw_figure", "find_figures", "write_drawing"]
 
-FIGURES: dict[str, Figure] = {figure.id: figure for module in (losses,) for figure in module.FIGURES}
+MODULES = (losses, noise, ratios, conditioning, smoothness, nonlinear)
+
+
+def _place(figure: Figure) -> int:
+    """Where a figure stands in lists: the paper's figures by number, then the rest."""
+    number = figure.id.removeprefix("fig")
+    return int(number) if number.isdecimal() else 1000
+
+
+_ALL = [figure for module in MODULES for figure in module.FIGURES]
+FIGURES: dict[str, Figure] = {figure.id: figure for figure in sorted(_ALL, key=_place)}
 
 
 def find_figures(names) -> list[Figure]:

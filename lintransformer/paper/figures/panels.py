@@ -1,0 +1,57 @@
+"""What panels of the diagnostics share: a curve with its band, an axis over iterations, one legend."""
+from __future__ import annotations
+
+import numpy as np
+
+from lintransformer.paper.figures.base import axes_row, log_scale, remark_below
+from lintransformer.paper.figures.losses import over_seeds
+
+
+def panel_row(count, **size):
+    """Return a figure and its row of panels: four are narrower, so that letters stay large when projected."""
+    figure, axes = axes_row(count, **{"width": 4.6 if count < 4 else 3.7, **size})
+    return figure, axes[0]
+
+
+def draw_band(axis, step, values, label, look, share):
+    """Draw the mean of values (seeds, S) over seeds, in a band of `share` standard deviations either way."""
+    values = over_seeds(np.array(values))
+    axis.plot(step, values["mean"], marker="o", markersize=4, label=label, **look)
+    low, high = values["mean"] - share * values["std"], values["mean"] + share * values["std"]
+    axis.fill_between(step, low, high, color=look["color"], alpha=0.25, linewidth=0)
+
+
+def finish_axis(axis, title, steps, remarks):
+    """Label a panel over iterations, with a logarithmic vertical axis and remarks below it."""
+    axis.set(title=title, xlabel="iteration", xlim=(0, steps))
+    remark_below(axis, remarks)
+    if axis.lines:
+        log_scale(axis)
+    else:
+        say_empty(axis)
+
+
+def log_across(axis):
+    """Make the horizontal axis logarithmic, with plain numbers at few enough ticks to stay apart."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 50 * low else (1.0,), numticks=6))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def say_empty(axis):
+    """Say that a panel has nothing to show."""
+    axis.text(0.5, 0.5, "no finished run", transform=axis.transAxes, ha="center")
+    axis.set(yticks=[])
+
+
+def shared_legend(figure, axes, columns=4):
+    """Draw one legend under the panels, of everything that is labelled in any of them."""
+    found = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels()):
+            found.setdefault(label, handle)
+    if found:
+        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns, frameon=False)
