@@ -37,22 +37,22 @@ class BlockGramKernel:
         self.layers, self.heads = layers, heads
         self.use = layout_for(dimension)
 
-        def empty(columns, count):
-            return [self.use.empty(dimension, columns, prompts, dtype) for _ in range(count)]
+        def empty(count, columns):
+            return self.use.empty(max(0, count), dimension, columns, prompts, dtype=dtype)
 
         square = dimension
-        self._S = empty(square, max(1, layers - 1))                          # S_l, where it is needed
-        self._B, self._BS = empty(square, layers - 2), empty(square, layers - 2)
-        self._PS = [empty(square, heads) for _ in range(layers - 2)]
-        self._V, self._W = empty(2, layers), empty(2, layers - 1)            # (s, x) entering layer l; (w, x)
-        self._c = empty(1, layers)
-        self._U, self._T = empty(2, heads), empty(2, heads)                  # Q V and S Q V of the vector layer
-        self._dV, self._dW, self._pair = empty(2, 3)
-        self._dc, self._single = empty(1, 2)
-        self._left, self._right = empty(2 * heads + 1, 2)
-        self._E, self._KT, self._X = empty(square, 3)
-        self._H = self.use.empty_for_product(dimension, dimension, prompts, dtype)
-        self._y, self._dy, self._scalar = (np.empty(prompts, dtype) for _ in range(3))
+        self._S = empty(max(1, layers - 1), square)                          # S_l, where it is needed
+        self._B, self._BS = empty(layers - 2, square), empty(layers - 2, square)
+        self._PS = [empty(heads, square) for _ in range(layers - 2)]
+        self._V, self._W = empty(layers, 2), empty(layers - 1, 2)            # (s, x) entering layer l; (w, x)
+        self._c, self._dc, self._dx = empty(layers, 1), empty(layers, 1), empty(layers, 1)
+        self._U, self._T = empty(heads, 2), empty(heads, 2)                  # Q V and S Q V of the vector layer
+        self._dV, self._dW, self._pair = empty(3, 2)
+        self._single = empty(1, 1)[0]
+        self._left, self._right = empty(2, 2 * heads + 1)
+        self._E, self._KT, self._X = empty(3, square)
+        self._H = self.use.empty_for_product(dimension, dimension, prompts, dtype=dtype)
+        self._prediction = np.empty(prompts, dtype)
 
     def forward(self, P, Q, G, z):
         """The predictions (c,); valid until the next call.
@@ -62,12 +62,11 @@ class BlockGramKernel:
         P, Q : arrays (L, H, d, d); Q divided by n
         G, z : arrays (d + 1, d + 1, c), (d + 1, c)
         """
-        d, V, Q_sum = len(z) - 1, self._V[0], Q.sum(axis=1)
-        self._S[0][...], V[:, 0], V[:, 1], self._y[...] = G[:d, :d], G[:d, d], z[:d], z[d]
+        d, V, self._Q_sum = len(z) - 1, self._V[0], Q[:, 0] if self.heads == 1 else Q.sum(axis=1)
+        self._S[0][...], V[:, 0], V[:, 1] = G[:d, :d], G[:d, d], z[:d]
         for layer in range(self.layers):
             V, c = self._V[layer], self._c[layer]
-            self.use.left(Q_sum[layer].T, V[:, :1], out=c)                   # c = sum_h Q_h^T s
-            self._y += np.einsum("ib,ib->b", c[:, 0], V[:, 1], out=self._scalar)
+            self.use.left(self._Q_sum[layer].T, V[:, :1], out=c)             # c = sum_h Q_h^T s
             if layer < self.layers - 1:
                 W = self._W[layer]
                 w = self.use.product(self._S[layer], c, out=self._single)    # w = S c + s
@@ -75,30 +74,32 @@ class BlockGramKernel:
                 W[:, 1] = V[:, 1]
                 step = self._matrix_forward if layer < self.layers - 2 else self._vector_forward
                 step(layer, P[layer], Q[layer])
-        return np.negative(self._y, out=self._scalar)
+        y = np.einsum("lib,lib->b", self._c[:, :, 0], self._V[:, :, 1], out=self._prediction)
+        y += z[d]                                                            # y_L = y_0 + sum_l c_l . x_l
+        return np.negative(y, out=y)
 
     def backward(self, P, Q, dprediction, dP, dQ):
         """Add the gradients of <dprediction, prediction> to dP and dQ (L, H, d, d); dQ that of Q with its 1/n."""
-        np.negative(dprediction, out=self._dy)
-        last, Q_sum = self.layers - 1, Q.sum(axis=1)
+        last, dy = self.layers - 1, -dprediction
+        np.multiply(dy, self._V[:, :, 1:], out=self._dc)                     # y_L = y_0 + sum_l c_l . x_l
+        np.multiply(dy, self._c, out=self._dx)
         self._dV[...] = 0
         for layer in range(last, -1, -1):
             if layer < last - 1:
                 self._matrix_backward(layer, P[layer], Q[layer], dP[layer], dQ[layer])
             elif layer < last:
                 self._vector_backward(layer, P[layer], Q[layer], dP[layer], dQ[layer])
-            self._response_backward(layer, Q_sum[layer], dQ[layer])
+            self._response_backward(layer)
+        dQ += self.use.sum_product_transposed(self._V[:, :, :1], self._dc)[:, None]      # the same for every head
 
-    def _response_backward(self, layer, Q_sum, dQ):
+    def _response_backward(self, layer):
         """Back through y' = y + c.x, w = S c + s and c = sum_h Q_h^T s; dV holds (dw, dx) and becomes (ds, dx)."""
-        V, dV, dc, single = self._V[layer], self._dV, self._dc, self._single
-        np.multiply(self._dy, V[:, 1], out=dc[:, 0])                         # dc = dy x + S dw
+        dV, dc = self._dV, self._dc[layer]
         if layer < self.layers - 1:
-            dc += self.use.product(self._S[layer], dV[:, :1], out=single)
-        dQ += self.use.sum_product_transposed(V[:, :1], dc)                  # the same for every head
+            dc += self.use.product(self._S[layer], dV[:, :1], out=self._single)
         if layer > 0:
-            dV[:, 1] += np.multiply(self._dy, self._c[layer][:, 0], out=single[:, 0])
-            dV[:, 0] += self.use.left(Q_sum, dc, out=single)[:, 0]
+            dV[:, 1:] += self._dx[layer]
+            dV[:, :1] += self.use.left(self._Q_sum[layer], dc, out=self._single)
 
     # --- the layer before the last: (s', x') = (w, x) + sum_h P_h S Q_h (w, x) ---
 

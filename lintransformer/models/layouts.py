@@ -17,11 +17,12 @@ class BatchLast:
     """Memory (rows, columns, c)."""
 
     @staticmethod
-    def empty(rows, columns, c, dtype):
-        return np.empty((rows, columns, c), dtype)
+    def empty(*shape, dtype):
+        """An array of shape (..., rows, columns, c)."""
+        return np.empty(shape, dtype)
 
     @staticmethod
-    def empty_for_product(rows, columns, c, dtype):
+    def empty_for_product(rows, columns, c, *, dtype):
         """An array that `product` fills a third faster: einsum then runs through memory in the order of A."""
         return np.swapaxes(np.empty((columns, rows, c), dtype), 0, 1)
 
@@ -61,8 +62,8 @@ class BatchLast:
 
     @staticmethod
     def sum_product_transposed(A, B):
-        """sum_b A B^T (d, d)."""
-        return _flat(A) @ _flat(B).T
+        """sum_b A B^T (..., d, d)."""
+        return _flat(A) @ np.swapaxes(_flat(B), -1, -2)
 
     @staticmethod
     def sum_transposed_product(A, B):
@@ -74,8 +75,9 @@ class BatchFirst:
     """Memory (c, rows, columns)."""
 
     @staticmethod
-    def empty(rows, columns, c, dtype):
-        return np.moveaxis(np.empty((c, rows, columns), dtype), 0, -1)
+    def empty(*shape, dtype):
+        *lead, rows, columns, c = shape
+        return np.moveaxis(np.empty((*lead, c, rows, columns), dtype), -3, -1)
 
     empty_for_product = empty
 
@@ -115,7 +117,7 @@ class BatchFirst:
 
     @staticmethod
     def sum_product_transposed(A, B):
-        return np.einsum("ikb,jkb->ij", A, B, optimize=True)
+        return np.einsum("...ikb,...jkb->...ij", A, B, optimize=True)
 
     @staticmethod
     def sum_transposed_product(A, B):
@@ -130,8 +132,8 @@ def layout_for(dimension):
 
 
 def _flat(A):
-    """(d, k, c) as the (d, k c) matrix of one product."""
-    return A.reshape(len(A), -1)
+    """(..., d, k, c) as the (..., d, k c) matrix of one product."""
+    return A.reshape(A.shape[:-2] + (-1,))
 
 
 def _first(A):
