@@ -156,8 +156,9 @@ def _final(curve, rate, traces) -> dict:
 def panel_gaps(panel, get, options) -> list:
     """Return the gap between a panel's two curves at the end of training, for each batch and statistic.
 
-    A gap is the ratio first / second of the final losses: its geometric mean over the seeds both have finished, and
-    a 95% t interval on the logarithms. Seeds are paired: the same seed starts both from the same numbers.
+    A gap is the ratio first / second of the final losses: its geometric mean over the seeds both have
+    finished, and a 95% t interval on the logarithms. Seeds are paired: the same seed starts both from the
+    same numbers.
     """
     by_seed = [{cell.config["seed"]: get(cell) for cell in curve_cells(curve, options)} for curve in panel.curves]
     seeds = [seed for seed in by_seed[0] if all(runs.get(seed) and runs[seed].status == "done" for runs in by_seed)]
