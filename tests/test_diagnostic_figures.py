@@ -45,7 +45,7 @@ def compute(cell, known):
 def computed():
     """Real cells, at the smallest sizes: S1 with Adam, 12 steps, all kept; a batch of 20 prompts."""
     own = training_cell(OPTIONS, "S1", "adam", 0).config
-    config = {**own, "steps": 12, "batch_size": 20, "theta_at": {"every": 5, "dense_until": 12},
+    config = {**own, "steps": 12, "batch_size": 30, "theta_at": {"every": 5, "dense_until": 12},
               "evaluation": {"seeds": [99], "prompts": 30}}
     training, known = Cell("train", config), {}
     found = {kind: (cell, compute(cell, known)) for kind, cell in (

@@ -142,8 +142,9 @@ def compute_smoothness(config: dict, inputs: list, report) -> Outcome:
 
 def _of(training: Cell) -> dict:
     recorded = training.config["evaluation"]
+    prompts = min(recorded["prompts"], training.config["batch_size"])        # small runs: small Hessians
     return {"distribution": training.config["distribution"], "model": training.config["model"],
-            "evaluation": {"seed": recorded["seeds"][0], "prompts": recorded["prompts"]}}
+            "evaluation": {"seed": recorded["seeds"][0], "prompts": prompts}}
 
 
 def _model_and_batch(config):
