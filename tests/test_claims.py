@@ -11,7 +11,7 @@ from toy_claims import FALSE, MIXED, TRUE, World, nothing
 
 from lintransformer.checks import InputError
 from lintransformer.paper.claims import CLAIMS, claim_cells, ledger
-from lintransformer.paper.claims.figure import FIGURES, SINGLE
+from lintransformer.paper.figures.ledger import FIGURES, SINGLE
 from lintransformer.paper.claims.registry import decide
 from lintransformer.paper.claims.study import Convention
 from lintransformer.paper.claims.verdicts import (AGREES, DEPENDS, DIFFERS, NOT_TESTABLE, UNDECIDED, Reading,

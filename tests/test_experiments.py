@@ -59,6 +59,8 @@ def test_the_grid_holds_the_rates_of_paper_and_readme(setting, optimizer):
     assert SETTINGS[setting].learning_rates[optimizer] in rates
     assert README_RATES.get((setting, optimizer), rates[0]) in rates
     assert all(f"{rate:e}"[0] in "125" for rate in rates)
+    few = grid(setting, optimizer, stride=3)
+    assert len(few) <= 5 and {SETTINGS[setting].learning_rates[optimizer]} <= set(few) < set(rates)
 
 
 def test_the_grid_trains_nothing_that_is_trained_anyway():

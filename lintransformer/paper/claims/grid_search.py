@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lintransformer.paper.claims.study import DEFAULT, Evaluation, Study, loss_at
-from lintransformer.paper.experiment_cells import ending, grid, grid_cell, grid_seeds, short_steps
+from lintransformer.paper.experiment_cells import effort, ending, grid, grid_cell, grid_seeds, short_steps
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class GridSearch:
 
 def search(study: Study, setting: str, optimizer: str, evaluation: Evaluation = DEFAULT) -> GridSearch:
     """Return what the grid search of one setting and optimizer measured."""
-    step, rates = short_steps(study.options), grid(setting, optimizer)
+    step, rates = short_steps(study.options), grid(setting, optimizer, effort(study.options).grid_stride)
     losses, statuses = {}, {}
     for rate in rates:
         traces = {

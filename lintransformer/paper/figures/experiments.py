@@ -209,13 +209,13 @@ def draw_full_batch(get, options: Options) -> Drawing:
 
 def signed_log_scale(axis, linear=0.1):
     """Make the vertical axis logarithmic beyond +-`linear` and linear between, with plain numbers."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, SymmetricalLogLocator
+    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
     axis.set_yscale("symlog", linthresh=linear)
     low, high = axis.get_ylim()
-    decades = max(abs(low), abs(high)) / max(linear, min(abs(low), abs(high)) if low * high > 0 else linear)
-    axis.yaxis.set_major_locator(
-        SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5) if decades < 50 else (
-            1,)) if decades > 5 else MaxNLocator(5))
+    narrow = low > 0 and high < 100 * low                          # too few decades to mark those only
+    locator = SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5) if narrow else (1,))
+    locator.set_params(numticks=8)
+    axis.yaxis.set_major_locator(locator)
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
 
 
@@ -228,7 +228,7 @@ def clipping_cells(options: Options) -> list:
     ]
 
 
-CLIPPING = {"clipped": (training_cell, "-", 2.2), "not clipped": (unclipped_cell, ":", 1.8)}
+CLIPPING = {"clipped": (training_cell, "-", 1.6), "not clipped": (unclipped_cell, ":", 1.4)}
 
 
 def draw_clipping(get, options: Options) -> Drawing:
