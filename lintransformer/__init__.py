@@ -18,8 +18,15 @@ from lintransformer.workspace import Workspace
 
 __version__ = "0.1.0"
 
-_LATER = {"hessian": "lintransformer.diagnostics.hessian", "verification": None,
-          "hessian_vector_product": "lintransformer.diagnostics.products"}
+_LATER = {
+    "hessian": "lintransformer.diagnostics.hessian",
+    "hessian_vector_product": "lintransformer.diagnostics.products",
+    "lanczos": "lintransformer.diagnostics.spectrum",
+    "dense_spectrum": "lintransformer.diagnostics.spectrum",
+    "spectral_density": "lintransformer.diagnostics.spectrum",
+    "gradient_noise": "lintransformer.diagnostics.noise",
+    "verification": None,
+}
 
 
 def __getattr__(name):
