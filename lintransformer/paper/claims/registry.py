@@ -109,13 +109,16 @@ def entry(claim: Claim, get, options: Options) -> dict:
     study = Study(options, get)
     conventions = [convention for convention in claim.measure(study) if convention.readings]
     verdict, deciding = decide(conventions)
+    why = _why(verdict, deciding)
+    if study.left_out and verdict == AGREES:               # of a part of the claim only
+        verdict, why = UNDECIDED, f"not run: {', '.join(study.left_out.values())}; the rest agrees: {why}"
     parts = list(
         {reading.part: reading.as_dict()
          for convention in deciding
          for reading in convention.readings}.values())
     return {
         "id": claim.id, "section": claim.section, "claim": claim.claim, "figure": claim.figure,
-        "verdict": verdict, "why": _why(verdict, deciding), "statistic": "; ".join(
+        "verdict": verdict, "why": why, "statistic": "; ".join(
             dict.fromkeys(part["statistic"] for part in parts)), "parts": parts,
         "decided_by": [convention.name for convention in deciding], "hangs_on": [
             convention.name for convention in conventions

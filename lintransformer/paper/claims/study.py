@@ -35,6 +35,7 @@ class Study:
     options: Options
     get: Callable[[Cell], Trace]
     cells: dict = field(default_factory=dict)
+    left_out: dict = field(default_factory=dict)       # settings a claim asked for that the options leave out
 
     def __post_init__(self):
         self.get = once(self.get)
@@ -45,8 +46,11 @@ class Study:
         return self.get(cell)
 
     def has(self, setting: str) -> bool:
-        """Whether the options ask for this setting."""
-        return self.options.settings is None or setting in self.options.settings
+        """Whether the options ask for this setting; remember it if not."""
+        asked = self.options.settings is None or setting in self.options.settings
+        if not asked:
+            self.left_out[setting] = title(setting)
+        return asked
 
     @property
     def too_short(self) -> str | None:

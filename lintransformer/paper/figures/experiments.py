@@ -147,7 +147,7 @@ def draw_sparsity(get, options: Options) -> Drawing:
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0, 0].set_ylabel("sparsity of the scores\nthe query sees (Hoyer)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(settings))
     return Drawing(
         figure, table, {
             "scores": "act(Z^T Q Z) of the n context keys, mean over heads and prompts; drawn: the query's",

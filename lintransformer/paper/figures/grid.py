@@ -73,7 +73,7 @@ def draw_grid(get, options: Options) -> Drawing:
         axis.set_axis_off()
     for axis in axes[:, 0]:
         axis.set_ylabel(f"loss after {short_steps(options)} iterations")
-    _legend(figure)
+    _legend(figure, axes.shape[1])
     caption = {
         "curve": f"geometric mean over seeds of the loss after {short_steps(options)} iterations (mean over "
                  "the prompts of the batch of evaluation seed 99)",
@@ -118,7 +118,7 @@ def _draw_curve(axis, found, setting, optimizer, top):
                       markeredgewidth=1.8)
 
 
-def _legend(figure):
+def _legend(figure, columns):
     from matplotlib.lines import Line2D
     entries = [Line2D([], [], label=label, **LOOKS[label]) for label in OPTIMIZERS.values()]
     entries += [
@@ -129,7 +129,7 @@ def _legend(figure):
                                            "none"), ("the README's, where it differs", "D", 10,
                                                      "none"), ("diverged, or above the panel", "x", 8, BLACK))
     ]
-    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries))
+    figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 2 * columns))
 
 
 def _rows(found, setting, optimizer) -> list:
