@@ -5,11 +5,12 @@ import argparse
 import os
 import sys
 
-from lintransformer import cli_list, cli_run, cli_verify
+from lintransformer import cli_check, cli_list, cli_report, cli_run, cli_verify
 from lintransformer.checks import InputError
 
 # Each adds its parser and sets `execute`; what a command imports waits until it runs.
-COMMANDS = (cli_list.add_list, cli_list.add_info, cli_run.add_run, cli_verify.add_parser)
+COMMANDS = (cli_list.add_list, cli_list.add_info, cli_run.add_run, cli_report.add_report, cli_check.add_check,
+            cli_verify.add_parser)
 EXIT_CODES = "0 done; 1 a check failed; 2 bad usage; 3 runs diverged, timed out or failed; 130 interrupted"
 
 

@@ -1,0 +1,126 @@
+"""A results folder as its readers see it: `report` and `check` read what `run` left, and train nothing."""
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lintransformer.checks import InputError
+from lintransformer.paper.figures import FIGURES, Figure, find_figures
+from lintransformer.paper.manifest import check_shape
+from lintransformer.paper.options import Options
+from lintransformer.paper.store import Damaged, Store, StoreError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What the manifest of a results folder says.
+
+    Attributes
+    ----------
+    store : Store
+    manifest : dict
+    options : Options
+        Those the folder was run with.
+    figures : list of Figure
+        Those that were asked for, in the order of the registry.
+    unknown : list of str
+        Ids in the manifest that this version does not know.
+    """
+    store: Store
+    manifest: dict
+    options: Options
+    figures: list
+    unknown: list = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self.store.root
+
+
+def results_store(root) -> Store:
+    """Return the store of an existing results folder.
+
+    Raises
+    ------
+    StoreError
+        If it does not exist, is no folder, or holds no manifest.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        what = "not a folder" if root.exists() else "not there"
+        raise StoreError(f"{root} is {what}: give a results folder, such as results/laptop")
+    if not (root / "manifest.json").exists():
+        raise StoreError(f"{root} holds no manifest.json: not a results folder")
+    return Store(root)
+
+
+def open_folder(store: Store) -> Folder:
+    """Read the manifest.
+
+    Raises
+    ------
+    Damaged
+        If it is not what a run writes.
+    """
+    manifest = check_shape(store.manifest())
+    try:
+        options = read_options(manifest["configuration"])
+        figures, unknown = split_known(manifest["figures"])
+        for command in manifest["commands"]:
+            command["argv"], command["started"], command["seconds"]
+        manifest["date"], manifest["versions"]["numpy"], manifest["machine"]["processor"]
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"manifest.json was edited: {type(error).__name__}: {error}") from None
+    return Folder(store, manifest, options, figures, unknown)
+
+
+def read_options(configuration: dict) -> Options:
+    """Return the options that have this configuration.
+
+    Raises
+    ------
+    InputError, TypeError, ValueError
+        If none has.
+    """
+    options = Options(**{name: tuple(value) if isinstance(value, list) else value
+                         for name, value in configuration.items()})
+    if options.configuration != configuration:
+        raise ValueError("its configuration is not one that a run writes")
+    return options
+
+
+def split_known(ids) -> tuple[list[Figure], list[str]]:
+    """Return the figures of these ids, in the order of the registry, and the ids that are not known."""
+    known, unknown = [], []
+    for id in ids:
+        try:
+            known += find_figures([id])
+        except InputError:
+            unknown.append(id)
+    place = {id: number for number, id in enumerate(FIGURES)}
+    return sorted(known, key=lambda figure: place.get(figure.id, len(place))), unknown
+
+
+@contextlib.contextmanager
+def held_for_reading(root):
+    """Keep runs from writing while the folder is read, without writing to it.
+
+    Raises
+    ------
+    StoreError
+        If a run is writing.
+    """
+    import fcntl
+    try:
+        lock = open(Path(root) / ".lock", "rb")
+    except OSError:                            # copied without it: no run can be going on there
+        yield
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"{root} is in use by a run: wait until it has ended") from None
+        yield
