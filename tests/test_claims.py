@@ -71,7 +71,8 @@ def test_an_unfinished_run_keeps_a_claim_from_agreeing(status):
     assert entry["parts"][0]["by_seed"]["3"] is None and entry["parts"][0]["n"] == 5
 
 
-@pytest.mark.parametrize("id, settings", [(1, ("S1", "S3")), (7, ("S1", "separate")), (13, ("L2", "L4")), (16, ("S1",))])
+@pytest.mark.parametrize("id, settings", [(1, ("S1", "S3")), (7, ("S1", "separate")), (13, ("L2", "L4")),
+                                          (16, ("S1",))])
 def test_a_part_of_a_claim_is_not_the_claim(id, settings):
     options = Options(preset="paper", settings=settings)
     entry, = ledger(TRUE, options, [id])["claims"]

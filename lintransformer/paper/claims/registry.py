@@ -98,8 +98,8 @@ def ledger(get: Callable[[Cell], Trace], options: Options, ids=None) -> dict:
         "conventions": {
             "interval": f"{LEVEL:.0%} t interval of the mean over seeds (n = seeds); ratios on a log scale",
             "verdict": "agrees: the interval lies where the claim is true; differs: nowhere there; "
-                       "undecided: it straddles the edge, a run diverged, or seeds lack; not testable here: the "
-                       "preset's runs are too small, or not run",
+                       "undecided: it straddles the edge, a run diverged, seeds or settings lack; "
+                       "not testable here: the preset's runs are too small, or not run",
             "several parts": "a claim about several settings agrees if all do and differs if one does",
             "much": f"'much', 'similar', 'noticeably' mean a factor of {losses.MUCH:g} (our choice)"}}
 

@@ -276,9 +276,9 @@ def draw_clipping(get, options: Options) -> Drawing:
 
 
 def _median_of_finite(paths):
-    columns = np.isfinite(paths).any(axis=0)
-    middle = np.full(paths.shape[1], np.nan)
-    middle[columns] = np.nanmedian(np.where(np.isfinite(paths), paths, np.nan)[:, columns], axis=0)
+    """The median over seeds (rows) at each step, of the seeds that have a value there."""
+    middle, some = np.full(paths.shape[1], np.nan), np.isfinite(paths).any(axis=0)
+    middle[some] = np.nanmedian(paths[:, some], axis=0)
     return middle
 
 
