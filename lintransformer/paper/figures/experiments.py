@@ -209,14 +209,13 @@ def draw_full_batch(get, options: Options) -> Drawing:
 
 def signed_log_scale(axis, linear=0.1):
     """Make the vertical axis logarithmic beyond +-`linear` and linear between, with plain numbers."""
-    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+    from matplotlib.ticker import SymmetricalLogLocator
     axis.set_yscale("symlog", linthresh=linear)
-    low, high = axis.get_ylim()
-    narrow = low > 0 and high < 100 * low                          # too few decades to mark those only
+    narrow = 0 < axis.get_ylim()[0] > axis.get_ylim()[1] / 100          # too few decades to mark those only
     locator = SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5) if narrow else (1,))
     locator.set_params(numticks=8)
     axis.yaxis.set_major_locator(locator)
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axis.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
 
 
 def clipping_cells(options: Options) -> list:
@@ -283,8 +282,7 @@ def _median_of_finite(paths):
 
 
 FIGURES = (
-    Figure(
-        "softmax-heads", "One linear head and 1, 2, 4 softmax heads",
+    Figure("softmax-heads", "One linear head and 1, 2, 4 softmax heads",
         "Section 3.1: two softmax heads are needed to recover one linear head (von Oswald et al. 2023).",
         heads_cells, draw_heads, ("S1",)),
     Figure(
