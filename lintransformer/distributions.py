@@ -8,11 +8,12 @@ Inside, arrays are laid out batch last, (d, n, B): every operation then runs alo
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
-from lintransformer.checks import (InputError, check_choice, check_finite_positive, check_positive_integer)
+from lintransformer.checks import (InputError, check_choice, check_dtype, check_finite_positive,
+                                   check_positive_integer, check_type, keep)
 from lintransformer.prompts import GramPrompts, Prompts
 from lintransformer.random import NormalBuffer, stream
 
@@ -35,6 +36,11 @@ class ResponseNetwork:
     hidden: int
     seed: int = 0
 
+    def __post_init__(self):
+        keep(self, hidden=check_positive_integer("response.hidden", self.hidden),
+             seed=check_positive_integer("response.seed", self.seed, minimum=0))
+
+    @cache
     def weights(self, dimension):
         """(W1 (h, d), b1 (h,), W2 (d, h), b2 (d,)) in float64."""
         rng = stream(self.seed, "response")
@@ -80,24 +86,28 @@ class PromptDistribution:
     @classmethod
     def from_config(cls, config):
         """A distribution from plain JSON values: `response` as a dict, covariances as nested lists."""
+        unknown = sorted(set(config) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise InputError(f"a distribution has no option {unknown[0]!r}; "
+                             f"allowed: {', '.join(cls.__dataclass_fields__)}")
         response = config.get("response")
         return cls(**{**config, "response": response and ResponseNetwork(**response)})
 
     def __post_init__(self):
-        check_positive_integer("dimension", self.dimension)
-        check_positive_integer("context_length", self.context_length)
-        check_choice("covariates", self.covariates, COVARIATES)
-        check_finite_positive("gamma_shape", self.gamma_shape)
-        check_finite_positive("gamma_scale", self.gamma_scale)
-        if self.response is not None:
-            check_positive_integer("response.hidden", self.response.hidden)
-        self._factors                                                        # a bad covariance fails here
+        keep(self, dimension=check_positive_integer("dimension", self.dimension),
+             context_length=check_positive_integer("context_length", self.context_length),
+             covariates=check_choice("covariates", self.covariates, COVARIATES),
+             gamma_shape=check_finite_positive("gamma_shape", self.gamma_shape),
+             gamma_scale=check_finite_positive("gamma_scale", self.gamma_scale),
+             response=check_type("response", self.response, ResponseNetwork, type(None)))
+        for name in ("covariate_covariance", "task_covariance"):
+            keep(self, **{name: _covariance(name, getattr(self, name), self.dimension)})
 
     @cached_property
     def _factors(self):
         """Cholesky factors of the two covariances, None for the identity."""
-        return tuple(_cholesky(name, getattr(self, name), self.dimension)
-                     for name in ("covariate_covariance", "task_covariance"))
+        return tuple(None if covariance is None else np.linalg.cholesky(covariance)
+                     for covariance in (self.covariate_covariance, self.task_covariance))
 
     def draw(self, rng, size, dtype=np.float64):
         """`size` prompts as token matrices."""
@@ -108,7 +118,7 @@ class PromptDistribution:
         return GramSampler(self, size, dtype).draw(rng)
 
     def sampler(self, size, dtype=np.float64, form="gram"):
-        """A sampler with buffers of its own: each draw overwrites the one before (for training loops)."""
+        """A sampler for training loops: each of its draws OVERWRITES the one before, and returns the same object."""
         return SAMPLERS[check_choice("form of the prompts", form, SAMPLERS)](self, size, dtype)
 
 
@@ -116,7 +126,7 @@ class TokenSampler:
     """Draws token matrices into one set of buffers; a draw is valid until the next one."""
 
     def __init__(self, distribution, size, dtype):
-        self.distribution, self.dtype = distribution, _float_dtype(dtype)
+        self.distribution, self.dtype = distribution, check_dtype(dtype)
         check_positive_integer("batch size", size)
         d, n = distribution.dimension, distribution.context_length
         self._normals = NormalBuffer([(d, n + 1, size), (d, size)], self.dtype)
@@ -162,16 +172,17 @@ class GramSampler:
     """
 
     def __init__(self, distribution, size, dtype):
-        self.distribution, self.dtype = distribution, _float_dtype(dtype)
+        self.distribution, self.dtype = distribution, check_dtype(dtype)
         check_positive_integer("batch size", size)
         d, n = distribution.dimension, distribution.context_length
         self._direct = distribution.covariates == "gaussian" and distribution.response is None
-        if not self._direct:
+        if self._direct:
+            self._factor = np.zeros((d, min(d, n), size), dtype)             # lower trapezoidal, X X^T = A A^T
+            self._below = np.tril_indices(d, -1, min(d, n))
+            self._normals = NormalBuffer([(len(self._below[0]), size), (d, size), (d, size)], self.dtype)
+        else:
             self._tokens = TokenSampler(distribution, size, dtype)
-        self._factor = np.zeros((d, min(d, n), size), dtype)                 # lower trapezoidal, X X^T = A A^T
-        self._below = np.tril_indices(d, -1, min(d, n))
-        self._normals = NormalBuffer([(len(self._below[0]), size), (d, size), (d, size)], self.dtype)
-        self._G, self._z = np.empty((d + 1, d + 1, size), dtype), np.zeros((d + 1, size), dtype)
+        self._G, self._z = np.zeros((d + 1, d + 1, size), dtype), np.zeros((d + 1, size), dtype)
         self._target = np.empty(size, dtype)
         self._prompts = GramPrompts(np.moveaxis(self._G, -1, 0), np.moveaxis(self._z, -1, 0), self._target, n)
 
@@ -201,16 +212,14 @@ class GramSampler:
         A[self._below] = below
         for i in range(A.shape[1]):
             rng.standard_gamma((n - i) / 2, out=A[i, i], dtype=self.dtype)
-        diagonal = np.einsum("iib->ib", A[:A.shape[1]])                      # a view: chi_{n-i} = sqrt(2 Gamma)
+        diagonal = np.einsum("iib->ib", A[:A.shape[1]])                      # a view; chi = sqrt(2 Gamma)
         np.multiply(diagonal, 2, out=diagonal)
         np.sqrt(diagonal, out=diagonal)
         return A
 
     def _draw_through_tokens(self, rng):
-        prompts = self._tokens.draw(rng)
-        Z = np.moveaxis(prompts.Z, 0, -1)
-        np.einsum("inb,jnb->ijb", Z[:, :-1], Z[:, :-1], out=self._G)
-        self._z[...], self._target[...] = Z[:, -1], prompts.target
+        gram = self._tokens.draw(rng).gram()
+        self._G[...], self._z[...], self._target[...] = gram.G.transpose(1, 2, 0), gram.z.T, gram.target
 
 
 SAMPLERS = {"gram": GramSampler, "tokens": TokenSampler}
@@ -231,22 +240,16 @@ def _transform(factor, values):
     return np.einsum("ij,j...->i...", factor.astype(values.dtype), values)
 
 
-def _cholesky(name, covariance, dimension):
+def _covariance(name, covariance, dimension):
+    """A covariance as a tuple of tuples of floats, so that distributions compare, hash and serialise."""
     if covariance is None:
         return None
-    matrix = np.asarray(covariance, dtype=np.float64)
+    try:
+        matrix = np.asarray(covariance, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a matrix of numbers, not {covariance!r}") from None
     if matrix.shape != (dimension, dimension):
         raise InputError(f"{name} must have shape {(dimension, dimension)}, not {matrix.shape}")
-    try:
-        factor = np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        factor = None
-    if factor is None or not np.allclose(matrix, matrix.T):
+    if not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix)[0] <= 0:
         raise InputError(f"{name} must be symmetric positive definite, not {matrix.tolist()}")
-    return factor
-
-
-def _float_dtype(dtype):
-    dtype = np.dtype(dtype)
-    check_choice("dtype", dtype.name, ["float32", "float64"])
-    return dtype
+    return tuple(map(tuple, matrix.tolist()))

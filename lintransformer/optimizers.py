@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_choice, check_finite_positive, check_fraction
+from lintransformer.checks import InputError, check_choice, check_finite_positive, check_fraction, keep
 
 
 class NoState(NamedTuple):
@@ -43,8 +43,8 @@ class SGD:
     momentum: float = 0.0
 
     def __post_init__(self):
-        check_finite_positive("learning_rate", self.learning_rate)
-        check_fraction("momentum", self.momentum)
+        keep(self, learning_rate=check_finite_positive("learning_rate", self.learning_rate),
+             momentum=check_fraction("momentum", self.momentum))
 
     def init(self, theta):
         return Velocity(np.zeros_like(theta))
@@ -64,7 +64,8 @@ class Adam:
     ----------
     learning_rate : float, > 0
     beta1, beta2 : float in [0, 1); 0.9 and 0.9 in the paper (Appendix A)
-    epsilon : float, >= 0; 1e-8 in the authors' code
+    epsilon : float, > 0; 1e-8 in the authors' code. Entries whose gradient is always 0 (the last P' of a block
+        parametrisation) would move by 0 / 0 without it.
     """
 
     learning_rate: float
@@ -73,10 +74,9 @@ class Adam:
     epsilon: float = 1e-8
 
     def __post_init__(self):
-        check_finite_positive("learning_rate", self.learning_rate)
-        check_fraction("beta1", self.beta1)
-        check_fraction("beta2", self.beta2)
-        check_finite_positive("epsilon", self.epsilon, zero_allowed=True)
+        keep(self, learning_rate=check_finite_positive("learning_rate", self.learning_rate),
+             beta1=check_fraction("beta1", self.beta1), beta2=check_fraction("beta2", self.beta2),
+             epsilon=check_finite_positive("epsilon", self.epsilon))
 
     def init(self, theta):
         return Moments(0, np.zeros_like(theta), np.zeros_like(theta))
@@ -92,14 +92,14 @@ class Adam:
 
 @dataclass(frozen=True)
 class SignDescent:
-    """theta <- theta - learning_rate sign(g): Adam with beta1 = beta2 = epsilon = 0.
+    """theta <- theta - learning_rate sign(g): Adam's limit for beta1 = beta2 = 0 and epsilon to 0.
 
     derivations/10-optimizers.md, eq. 10.8."""
 
     learning_rate: float
 
     def __post_init__(self):
-        check_finite_positive("learning_rate", self.learning_rate)
+        keep(self, learning_rate=check_finite_positive("learning_rate", self.learning_rate))
 
     def init(self, theta):
         return NoState()
@@ -122,7 +122,7 @@ def make_optimizer(name, **options):
 
 
 def clip(gradient, threshold):
-    """Scale the whole gradient so that its norm is at most `threshold`; derivations/10-optimizers.md, eq. 10.9.
+    """Scale the whole gradient to a norm of at most `threshold`; derivations/10-optimizers.md, eq. 10.9.
 
     Parameters
     ----------
@@ -137,11 +137,14 @@ def clip(gradient, threshold):
 
     Notes
     -----
-    The factor is min(1, threshold / (norm + 1e-6)), as in PyTorch's clip_grad_norm_ ("authors' code"). The norm is
-    taken in float64 and in units of the largest entry (our choice): with many layers a rare prompt makes a gradient
-    whose squares overflow though its entries do not. PyTorch's norm is then infinite and its clipped gradient 0;
-    ours has norm `threshold`.
+    The factor is min(1, threshold / (norm + 1e-6)), as in PyTorch's clip_grad_norm_ ("authors' code"). The
+    norm is taken in float64 and in units of the largest entry (our choice): with many layers a rare prompt
+    makes a gradient whose squares overflow though its entries do not. PyTorch's norm is then infinite and its
+    clipped gradient 0; ours has norm `threshold`.
     """
+    gradient = np.asarray(gradient)
+    if threshold is not None:
+        check_finite_positive("threshold", threshold)
     wide = gradient.astype(np.float64)
     largest = np.abs(wide).max()
     if largest > 0 and np.isfinite(largest):
@@ -149,7 +152,7 @@ def clip(gradient, threshold):
         norm = float(largest * np.sqrt(wide @ wide))
     else:
         norm = float(largest)                                                # 0, inf or NaN
-    if threshold is None:
+    if threshold is None or not np.isfinite(norm):
         return gradient, norm
     factor = min(1.0, threshold / (norm + 1e-6))
     return (gradient if factor == 1 else (wide * (largest * factor)).astype(gradient.dtype)), norm

@@ -7,15 +7,17 @@ B prompts, covariates in R^d, n context tokens and one query, D = d + 1.
     target  (B,)         <w*, x^(n+1)>, what the model should predict
     G       (B, D, D)    Z M Z^T with M = diag(I_n, 0): all that linear attention sees of the context
     z       (B, D)       the query column of Z
-How they are drawn: `lintransformer.distributions`. Derivations: derivations/02-task.md, derivations/05-gram.md.
+How they are drawn: `lintransformer.distributions`. Derivations: derivations/02-task.md and
+derivations/05-gram.md.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_positive_integer
+from lintransformer.checks import InputError, check_positive_integer, keep
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class Prompts:
 
     Parameters
     ----------
-    Z : array (B, d+1, n+1), as in eq. 4
+    Z : array (B, d+1, n+1), as in eq. 4; kept as a read-only view, since its Gram matrix is computed once
     target : array (B,), <w*, x^(n+1)>
 
     Raises
@@ -36,10 +38,13 @@ class Prompts:
     target: np.ndarray
 
     def __post_init__(self):
-        _set(self, Z=_numeric("Z", self.Z), target=_numeric("target", self.target))
+        keep(self, Z=_read_only(_numeric("Z", self.Z)), target=_read_only(_numeric("target", self.target)))
         if self.Z.ndim != 3 or min(self.Z.shape) < 1 or min(self.Z.shape[1:]) < 2:
             raise InputError(f"Z must have shape (B, d+1, n+1) with B, d, n at least 1, not {self.Z.shape}")
         _check_shape("target", self.target, (len(self.Z),))
+        if (self.Z[:, -1, -1] != 0).any():
+            warnings.warn("Z[:, -1, -1], the query's own response, is not 0 as in eq. 4: it enters the prediction",
+                          stacklevel=3)
 
     @property
     def size(self):
@@ -66,7 +71,8 @@ class Prompts:
         Z = np.ascontiguousarray(np.moveaxis(self.Z, 0, -1))                 # (D, n+1, B)
         context = Z[:, :-1]
         G = np.einsum("inb,jnb->ijb", context, context)
-        return GramPrompts(np.moveaxis(G, -1, 0), np.moveaxis(Z[:, -1], -1, 0), self.target, self.context_length)
+        return GramPrompts(np.moveaxis(G, -1, 0), np.moveaxis(Z[:, -1], -1, 0), self.target,
+                           self.context_length)
 
     def astype(self, dtype):
         return Prompts(self.Z.astype(dtype), self.target.astype(dtype))
@@ -94,12 +100,16 @@ class GramPrompts:
     context_length: int
 
     def __post_init__(self):
-        _set(self, G=_numeric("G", self.G), z=_numeric("z", self.z), target=_numeric("target", self.target))
+        keep(self, G=_numeric("G", self.G), z=_numeric("z", self.z), target=_numeric("target", self.target))
         check_positive_integer("context_length", self.context_length)
         if self.G.ndim != 3 or self.G.shape[1] != self.G.shape[2] or self.G.shape[1] < 2 or len(self.G) < 1:
             raise InputError(f"G must have shape (B, d+1, d+1) with B, d at least 1, not {self.G.shape}")
         _check_shape("z", self.z, self.G.shape[:2])
         _check_shape("target", self.target, self.G.shape[:1])
+        asymmetry = abs(self.G - np.swapaxes(self.G, 1, 2)) > 1e-5 * abs(self.G).max(axis=(1, 2), keepdims=True)
+        if asymmetry.any():
+            prompt = int(np.argwhere(asymmetry)[0, 0])
+            raise InputError(f"G must be symmetric, as Z M Z^T is; that of prompt {prompt} is not")
 
     @property
     def size(self):
@@ -142,6 +152,7 @@ def _check_shape(name, array, shape):
         raise InputError(f"{name} must have shape {shape}, not {array.shape}")
 
 
-def _set(instance, **values):
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)                            # the dataclass is frozen
+def _read_only(array):
+    view = array.view()
+    view.flags.writeable = False
+    return view

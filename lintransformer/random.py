@@ -33,9 +33,10 @@ def stream(seed, purpose):
 class NormalBuffer:
     """Standard normals in one buffer, refilled at each `fill` by Box and Muller's transform.
 
-    NumPy's logarithm, sine and cosine run on whole vectors, which makes this twice as fast as the ziggurat of
-    `Generator.standard_normal`. In float32 the uniforms are multiples of 2^-24, so that no draw lies further out
-    than sqrt(48 log 2) = 5.8, which a normal exceeds once in 10^8.
+    NumPy's logarithm, sine and cosine run on whole vectors, which in float32 is at least twice as fast as the
+    ziggurat of `Generator.standard_normal`. The uniforms then are multiples of 2^-24, so that no draw lies
+    further out than sqrt(48 log 2) = 5.8, which a normal exceeds once in 10^8. No draw is 0: a covariate's
+    direction always exists.
 
     Parameters
     ----------
@@ -51,18 +52,21 @@ class NormalBuffer:
         sizes = [int(np.prod(shape)) for shape in shapes]
         half = (sum(sizes) + 1) // 2
         self._normals, self._radius = np.empty(2 * half, dtype), np.empty(half, dtype)
-        ends = np.cumsum(sizes)
-        self.arrays = [self._normals[end - size:end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes)]
+        self._below_one = np.nextafter(np.ones((), dtype), np.zeros((), dtype))
+        parts = np.split(self._normals[:sum(sizes)], np.cumsum(sizes)[:-1])
+        self.arrays = [part.reshape(shape) for part, shape in zip(parts, shapes)]
 
     def fill(self, rng):
         """Draw all arrays anew."""
         uniforms, radius = self._normals, self._radius
         rng.random(out=uniforms, dtype=uniforms.dtype)
         cosine, angle = np.split(uniforms, 2)
-        np.subtract(1, cosine, out=radius)                                   # in (0, 1]: the logarithm is finite
+        np.subtract(1, cosine, out=radius)                                   # in (0, 1): a finite logarithm,
+        np.minimum(radius, self._below_one, out=radius)                      # and not 0
         np.log(radius, out=radius)
         radius *= -2
         np.sqrt(radius, out=radius)
+        np.maximum(angle, 1 - self._below_one, out=angle)                    # a sine that is not 0
         angle *= 2 * np.pi
         np.cos(angle, out=cosine)
         np.sin(angle, out=angle)

@@ -8,11 +8,11 @@ reference of `lintransformer/objective.py`. The numbers are the same up to round
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_choice, check_positive_integer
+from lintransformer.checks import InputError, check_dtype, check_positive_integer
 from lintransformer.models.block import BlockGramKernel
 from lintransformer.objective import prompt_losses, value_and_gradient
 
-# Larger batches go through in chunks, so that memory stays bounded: at most this much for one (d, d, c) array.
+# Larger batches go through in chunks: at most this much memory for one (d, d, c) array.
 CHUNK_BYTES = 2_000_000
 
 
@@ -29,12 +29,11 @@ class Workspace:
 
     def __init__(self, model, batch_size, dtype="float64", chunk=None):
         self.model, self.batch_size = model, check_positive_integer("batch size", batch_size)
-        self.dtype = np.dtype(dtype)
-        check_choice("dtype", self.dtype.name, ["float32", "float64"])
+        self.dtype = check_dtype(dtype)
         self.is_fast = (model.form_name == "gram" and model.embedding is None
                         and model.parametrization.name in ("block", "separate"))
         self._kernels = {}
-        self._chunk = chunk or _chunk_size(model, self.dtype)
+        self._chunk = _chunk_size(model, self.dtype) if chunk is None else check_positive_integer("chunk", chunk)
 
     def value_and_gradient(self, theta, batch):
         """f(theta) as a float and its gradient (p,), a fresh array of the workspace's dtype."""
@@ -83,14 +82,16 @@ class Workspace:
         return self._kernels[size]
 
     def _checked(self, theta, batch):
+        theta = self.model.check_theta(theta)
+        self.model.check_batch(batch)
         if batch.size != self.batch_size:
-            raise InputError(f"batch holds {batch.size} prompts, but the workspace was made for {self.batch_size}")
-        if batch.dimension != self.model.dimension:
-            raise InputError(f"batch has dimension {batch.dimension}, but the model has dimension "
-                             f"{self.model.dimension}")
+            raise InputError(f"batch holds {batch.size} prompts, but the workspace was made for "
+                             f"{self.batch_size}")
+        if theta.dtype.kind != "f" or batch.dtype.kind != "f":
+            raise InputError(f"a workspace computes with real numbers, not dtypes {theta.dtype} and {batch.dtype}")
         if not self.is_fast and batch.dtype != self.dtype:                   # the kernel converts as it copies
             batch = batch.astype(self.dtype)
-        return self.model.check_theta(theta).astype(self.dtype, copy=False), batch
+        return theta.astype(self.dtype, copy=False), batch
 
 
 def _chunk_size(model, dtype):

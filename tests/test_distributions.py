@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 import lintransformer as lt
+import lintransformer.random
 
 DRAWS = 20_000
 DISTRIBUTIONS = {
@@ -132,8 +133,73 @@ def test_streams_of_different_purpose_or_seed_differ():
     (dict(dimension=2, covariate_covariance=((1, 0),)), r"covariate_covariance must have shape \(2, 2\), not \(1, 2\)"),
     (dict(dimension=2, task_covariance=((1, 2), (2, 1))), "task_covariance must be symmetric positive definite.*"),
     (dict(dimension=2, task_covariance=((2, 1), (0, 2))), "task_covariance must be symmetric positive definite.*"),
-    (dict(response=lt.ResponseNetwork(0)), "response.hidden must be an integer of at least 1, not 0"),
+    (dict(dimension=2, task_covariance="abc"), "task_covariance must be a matrix of numbers, not 'abc'"),
+    (dict(response={"hidden": 3}), "response must be ResponseNetwork or NoneType, not dict"),
 ])
 def test_refusals(options, message):
     with pytest.raises(lt.InputError, match=f"^{message}$"):
         lt.PromptDistribution(**options)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (lambda: lt.ResponseNetwork(0), "response.hidden must be an integer of at least 1, not 0"),
+    (lambda: lt.ResponseNetwork(3, -1), "response.seed must be an integer of at least 0, not -1"),
+    (lambda: lt.PromptDistribution.from_config({"dim": 2}), "a distribution has no option 'dim'; allowed: dimension, .*"),
+    (lambda: lt.PromptDistribution().draw(np.random.default_rng(0), 2, "foo"),
+     "dtype 'foo' is not known; allowed: float32, float64"),
+    (lambda: lt.PromptDistribution().sampler(2, form="scores"),
+     "form of the prompts 'scores' is not known; allowed: gram, tokens"),
+])
+def test_more_refusals(wrong, message):
+    with pytest.raises(lt.InputError, match=f"^{message}$"):
+        wrong()
+
+
+def test_distributions_compare_and_hash_by_their_numbers():
+    covariance = np.array([[2.0, 0.5], [0.5, 1.0]])
+    first = lt.PromptDistribution(np.int64(2), 5, covariate_covariance=covariance)
+    covariance[0, 0] = 9                                                     # the distribution has its own copy
+    second = lt.PromptDistribution(2, 5, covariate_covariance=[[2, 0.5], [0.5, 1]])
+    assert first == second and hash(first) == hash(second) and first.covariate_covariance[0][0] == 2.0
+
+
+def test_the_response_network_is_fixed_by_its_seed_and_bounded_by_its_fan_in():
+    W1, b1, W2, b2 = lt.ResponseNetwork(2000).weights(4)
+    assert 0.49 < abs(W1).max() <= 0.5 and 0.49 < abs(b1).max() <= 0.5
+    assert 0.0222 < abs(W2).max() <= 2000**-0.5 and abs(b2).max() <= 2000**-0.5
+    same, other = lt.ResponseNetwork(2000).weights(4), lt.ResponseNetwork(2000, seed=1).weights(4)
+    assert np.array_equal(W1, same[0]) and not np.array_equal(W1, other[0])
+
+
+def test_gram_statistics_through_tokens_are_those_of_the_tokens():
+    """Where no direct draw exists, both routes are the same numbers, in float64 to the last bit."""
+    for name in ("spherical", "gamma", "nonlinear"):
+        gram = DISTRIBUTIONS[name].draw_gram(lt.stream(0, "training"), 7)
+        tokens = DISTRIBUTIONS[name].draw(lt.stream(0, "training"), 7).gram()
+        assert np.array_equal(gram.G, tokens.G) and np.array_equal(gram.z, tokens.z)
+        assert np.array_equal(gram.target, tokens.target)
+
+
+def test_streams_are_what_stored_results_rest_on():
+    """Golden numbers: a purpose that moved in the list, or another generator, would orphan every stored run."""
+    numbers = {purpose: lt.stream(3, purpose).integers(10**6) for purpose in lt.random.PURPOSES}
+    assert numbers == {"initialisation": 797166, "training": 902748, "evaluation": 593610, "noise": 444274,
+                       "noise reference": 912621, "response": 36248, "probe": 900375}
+
+
+def test_directions_exist_even_where_a_uniform_is_zero():
+    """A uniform of exactly 0 (one in 2^24) would make a normal 0, and a direction 0 / 0."""
+
+    class Zeros:
+        def random(self, out, dtype):
+            out[...] = 0
+
+    normals, = lt.random.NormalBuffer([(4,)], np.float32).fill(Zeros())
+    assert np.isfinite(normals).all() and (normals != 0).all()
+
+
+def test_a_sampler_never_shows_the_gram_matrix_of_an_earlier_draw():
+    sampler, rng = DISTRIBUTIONS["gamma"].sampler(3, form="tokens"), lt.stream(0, "training")
+    sampler.draw(rng).gram()
+    batch = sampler.draw(rng)
+    assert np.array_equal(batch.gram().G, lt.Prompts(batch.Z.copy(), batch.target.copy()).gram().G)

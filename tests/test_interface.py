@@ -5,6 +5,7 @@ import pytest
 from cases import MODELS, case
 
 import lintransformer as lt
+from lintransformer.objective import exact_hessian_vector_product
 
 Z, TARGET = np.zeros((2, 4, 6)), np.zeros(2)
 
@@ -24,6 +25,8 @@ Z, TARGET = np.zeros((2, 4, 6)), np.zeros(2)
     (lambda: lt.GramPrompts(np.zeros((2, 4, 4)), np.zeros((2, 3)), TARGET, 5), r"z must have shape \(2, 4\), not \(2, 3\)"),
     (lambda: lt.GramPrompts(np.zeros((2, 4, 4)), np.zeros((2, 4)), TARGET, 0),
      "context_length must be an integer of at least 1, not 0"),
+    (lambda: lt.GramPrompts(np.arange(8.0).reshape(2, 2, 2), np.zeros((2, 2)), TARGET, 5),
+     r"G must be symmetric, as Z M Z\^T is; that of prompt 0 is not"),
 ])
 def test_batches_that_are_refused(wrong, message):
     with pytest.raises(lt.InputError, match=f"^{message}$"):
@@ -101,6 +104,40 @@ def test_initialisation_has_the_stated_scale_and_dtype():
     theta = model.init(np.random.default_rng(0), np.float32)
     assert theta.dtype == np.float32 and theta.shape == (6400,)
     assert abs(theta.std() / 0.05 - 1) < 0.05 and abs(theta.mean()) < 0.005
+
+
+def test_initialisation_follows_its_scale():
+    for scale in (0.0, 0.05, 0.7):
+        theta = lt.build_model(8, 20, init_scale=scale).init(np.random.default_rng(0))
+        assert np.isclose(theta.std(), scale, rtol=0.05)
+
+
+def test_a_query_with_a_response_of_its_own_is_warned_of():
+    Z = TOKENS.Z.copy()
+    Z[:, -1, -1] = TOKENS.target
+    with pytest.warns(UserWarning, match="the query's own response, is not 0 as in eq. 4"):
+        lt.Prompts(Z, TOKENS.target)
+
+
+def test_prompts_cannot_be_written_into_behind_their_gram_matrix():
+    with pytest.raises(ValueError, match="read-only"):
+        TOKENS.Z[0, 0, 0] = 1.0
+
+
+@pytest.mark.parametrize("batch", [TOKENS, TOKENS.gram()], ids=["tokens", "gram"])
+def test_parts_of_a_batch_and_other_dtypes_keep_everything_together(batch):
+    theta = MODEL.init(np.random.default_rng(1))
+    losses = lt.prompt_losses(MODEL, theta, batch)
+    assert np.allclose(lt.prompt_losses(MODEL, theta, batch.take([2, 0])), losses[[2, 0]], rtol=1e-12)
+    narrow = batch.astype(np.float32)
+    assert narrow.dtype == np.float32
+    assert lt.prompt_losses(MODEL, theta.astype(np.float32), narrow).dtype == np.float32
+
+
+def test_directions_of_the_wrong_length_are_refused():
+    theta = MODEL.init(np.random.default_rng(1))
+    with pytest.raises(lt.InputError, match=r"v must have shape \(36,\) or \(K, 36\), not \(40,\)"):
+        exact_hessian_vector_product(MODEL, theta, TOKENS, np.zeros(40))
 
 
 def test_dtypes_promote_as_numpy_does():

@@ -86,11 +86,11 @@ def test_a_rare_prompt_that_overflows_float32_does_not_end_a_run():
     rare.G[3] *= 1e30
     common = DISTRIBUTION.draw_gram(np.random.default_rng(1), 16)
     history = run(lt.SGD(0.1), batch=rare, steps=3)
-    assert history.status == "done" and history.summary["overflows"]["float32"] >= 1
+    assert history.status == "done" and history.summary["not_finite"]["float32"] >= 1
     assert np.isfinite(history.arrays["gradient_norm"]).all() and history.arrays["gradient_norm"].max() > 1e19
     moved = np.diff(history.arrays["theta"][[0, -1]].astype(float), axis=0)
     assert 0 < np.sqrt((moved**2).sum()) <= 0.3 * (1 + 1e-6)
-    assert run(lt.SGD(0.1), batch=common, steps=3).summary["overflows"] == {"float32": 0, "float64": 0}
+    assert run(lt.SGD(0.1), batch=common, steps=3).summary["not_finite"] == {"float32": 0, "float64": 0}
 
 
 def test_gradients_that_overflow_float64_count_as_zero_until_there_are_too_many():
@@ -98,7 +98,7 @@ def test_gradients_that_overflow_float64_count_as_zero_until_there_are_too_many(
     rare.G[3] *= 1e200
     rare.G[4] = np.inf
     history = run(lt.SGD(0.1), batch=rare, steps=30)
-    assert history.status == "diverged" and history.summary["overflows"]["float64"] == PATIENCE
+    assert history.status == "diverged" and history.summary["not_finite"]["float64"] == PATIENCE
     assert np.array_equal(history.arrays["theta"][0], history.arrays["theta"][-1])
 
 
@@ -111,7 +111,7 @@ def test_a_run_past_its_deadline_says_so():
 def test_progress_is_reported_at_each_record():
     steps = []
     run(progress=steps.append)
-    assert steps == [0, 10, 20]
+    assert steps == [0, 10, 20, 25]
 
 
 def test_full_batch_training_sees_one_batch_only():
@@ -126,6 +126,9 @@ def test_trimmed_mean_and_median_forget_a_rare_prompt():
     losses = np.ones(100)
     losses[3] = 1e9
     assert prompt_statistics(losses) == (pytest.approx(1e7, rel=1e-2), 1.0, 1.0)
+    ranks = prompt_statistics(np.arange(100.0) ** 2)
+    assert ranks[2] == np.mean(np.arange(5.0, 95.0) ** 2)                    # 5% off either end
+    assert np.isnan(prompt_statistics([np.nan] + [1.0] * 99)).all()
 
 
 @pytest.mark.parametrize("options, message", [
@@ -139,6 +142,77 @@ def test_trimmed_mean_and_median_forget_a_rare_prompt():
 def test_refusals(options, message):
     with pytest.raises(lt.InputError, match=f"^{message}$"):
         run(**options)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (lambda: lt.train(MODEL, DISTRIBUTION, "adam", steps=1), "optimizer must have init and update, .*, not 'adam'"),
+    (lambda: lt.train(MODEL, "gaussian", lt.Adam(0.1), steps=1), "distribution must be PromptDistribution, not str"),
+    (lambda: run(evaluation=EVALUATION[0]), "evaluation must be list or tuple, not GramPrompts"),
+    (lambda: run(evaluation=[EVALUATION[0]] * 2), "evaluation holds the same batch twice;.*"),
+    (lambda: run(batch=np.zeros(3)), "batch must be Prompts or GramPrompts, not ndarray"),
+    (lambda: run(theta=np.zeros(3)), r"theta must have shape \(36,\) for this model, not \(3,\)"),
+    (lambda: run(theta=np.zeros(36, complex)), "theta must be real, not of dtype complex128"),
+])
+def test_more_refusals(wrong, message):
+    with pytest.raises(lt.InputError, match=f"^{message}$"):
+        wrong()
+
+
+def test_every_number_has_the_dtype_that_was_asked_for():
+    """NumPy's float64 scalars, as np.geomspace gives them, do not turn a float32 run into a float64 one."""
+    for optimizer in (lt.SGD(np.float64(0.02), np.float64(0.9)), lt.Adam(np.float64(0.02))):
+        for dtype in ("float32", "float64"):
+            history = run(optimizer, theta=np.full(36, 0.01), dtype=dtype)
+            assert history.arrays["theta"].dtype == dtype
+
+
+def test_a_given_start_is_where_training_starts_and_stays_untouched():
+    start = np.linspace(-0.1, 0.1, 36).astype(np.float32)
+    kept = start.copy()
+    history = run(theta=start)
+    assert np.array_equal(history.arrays["theta"][0], kept) and np.array_equal(start, kept)
+
+
+def test_the_seed_moves_the_start_and_the_prompts_each():
+    first, other = run(), run(seed=1)
+    assert not np.array_equal(first.arrays["theta"][0], other.arrays["theta"][0])
+    start = first.arrays["theta"][0]
+    same_start = run(theta=start), run(theta=start, seed=1)
+    assert same_start[0].arrays["training_loss"][0] != same_start[1].arrays["training_loss"][0]
+
+
+def test_evaluation_batches_follow_their_seed_and_form():
+    batches = [lt.evaluation_batch(DISTRIBUTION, seed, 5) for seed in (0, 0, 1)]
+    assert np.array_equal(batches[0].target, batches[1].target)
+    assert not np.array_equal(batches[0].target, batches[2].target)
+    assert isinstance(batches[0], lt.GramPrompts)
+    assert isinstance(lt.evaluation_batch(DISTRIBUTION, 0, 5, tokens=True), lt.Prompts)
+
+
+def test_without_clipping_an_overflow_ends_a_run_before_it_reaches_theta():
+    rare = DISTRIBUTION.draw_gram(np.random.default_rng(0), 16)
+    rare.G[3] *= 1e30
+    history = run(lt.SGD(0.1), batch=rare, clip_threshold=None)
+    assert history.status == "diverged" and history.summary["steps"] == 0
+    assert np.isfinite(history.arrays["theta"]).all() and history.summary["not_finite"]["float64"] == 1
+
+
+def test_gradients_that_are_not_finite_are_counted_in_a_row():
+    """PATIENCE is about batches in a row: finite ones in between start the count anew."""
+    class Alternating(lt.PromptDistribution):
+        def sampler(self, size, dtype, form):
+            sampler, self_draws = super().sampler(size, dtype, form), iter(range(10**6))
+
+            class Sampler:
+                def draw(self, rng):
+                    batch = sampler.draw(rng)
+                    if next(self_draws) % PATIENCE:
+                        batch.G[0] = np.inf
+                    return batch
+            return Sampler()
+
+    history = lt.train(MODEL, Alternating(3, 8), lt.SGD(0.01), steps=3 * PATIENCE, batch_size=4)
+    assert history.status == "done" and history.summary["not_finite"]["float64"] == 3 * (PATIENCE - 1)
 
 
 def test_a_distribution_of_another_dimension_is_refused():

@@ -12,11 +12,13 @@ import lintransformer as lt
 from lintransformer.optimizers import clip
 
 
-@given(layers=st.integers(1, 5), heads=st.integers(1, 3), dimension=st.integers(1, 5), context=st.integers(1, 7),
-       count=st.integers(1, 9), chunk=st.sampled_from([None, 1, 4]), seed=st.integers(0, 2**32 - 1),
-       parametrization=st.sampled_from(["block", "separate"]))
+@given(layers=st.integers(1, 5), heads=st.integers(1, 3), dimension=st.sampled_from([1, 2, 3, 5, 10, 11]),
+       context=st.integers(1, 7), count=st.integers(1, 9), chunk=st.sampled_from([None, 1, 4]),
+       seed=st.integers(0, 2**32 - 1), parametrization=st.sampled_from(["block", "separate"]))
 def test_fast_path_equals_the_reference(layers, heads, dimension, context, count, chunk, seed, parametrization):
-    model = lt.build_model(layers, dimension, heads=heads, parametrization=parametrization, init_scale=0.4)
+    """Both memory layouts are met: d below and from BLAS_FROM_DIMENSION = 10 on."""
+    scale = 0.4 / max(1, dimension / 5)
+    model = lt.build_model(layers, dimension, heads=heads, parametrization=parametrization, init_scale=scale)
     rng = np.random.default_rng(seed)
     workspace = lt.Workspace(model, count, chunk=chunk)
     for _ in range(2):                                                       # the second call meets used buffers
@@ -24,9 +26,10 @@ def test_fast_path_equals_the_reference(layers, heads, dimension, context, count
         value, gradient = workspace.value_and_gradient(theta, batch)
         expected_value, expected_gradient = lt.value_and_gradient(model, theta, batch)
         losses = lt.prompt_losses(model, theta, batch)
-        assert relative_error(value, expected_value) < 1e-11
-        assert relative_error(gradient, expected_gradient) < 1e-11 or not abs(expected_gradient).max() > 1e-12
-        assert relative_error(workspace.prompt_losses(theta, batch), losses) < 1e-11
+        size = (lt.predict(model, theta, batch) ** 2 + batch.target**2).max()    # losses are their difference
+        assert abs(value - expected_value) < 1e-11 * size
+        assert relative_error(gradient, expected_gradient) < 1e-10 or abs(expected_gradient).max() < 1e-12
+        assert abs(workspace.prompt_losses(theta, batch) - losses).max() < 1e-11 * size
 
 
 @pytest.mark.parametrize("options", [dict(attention="softmax"), dict(parametrization="full"), dict(embedding=4)])
@@ -36,6 +39,15 @@ def test_models_without_a_fast_path_use_the_reference(options):
     value, gradient = lt.Workspace(model, 4).value_and_gradient(theta, batch)
     expected_value, expected_gradient = lt.value_and_gradient(model, theta, batch)
     assert value == expected_value and np.array_equal(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("options", [dict(), dict(attention="softmax"), dict(parametrization="full")])
+def test_a_workspace_computes_in_its_own_dtype(options):
+    model, rng = lt.build_model(2, 3, **options), np.random.default_rng(0)
+    theta, batch = model.init(rng), lt.PromptDistribution(3, 5).draw(rng, 4)
+    assert lt.Workspace(model, 4, "float32").value_and_gradient(theta, batch)[1].dtype == np.float32
+    narrow = batch.astype(np.float32)
+    assert lt.Workspace(model, 4, "float64").value_and_gradient(theta.astype(np.float32), narrow)[1].dtype == float
 
 
 def test_a_gradient_is_not_overwritten_by_the_next_call():
@@ -87,6 +99,13 @@ def test_cost_does_not_grow_with_the_context():
     (lambda: lt.Workspace(lt.build_model(), 4, "int32"), "dtype 'int32' is not known; allowed: float32, float64"),
     (lambda: lt.Workspace(lt.build_model(), 4).value_and_gradient(np.zeros(150), _batch(5, 3)),
      "batch holds 3 prompts, but the workspace was made for 4"),
+    (lambda: lt.Workspace(lt.build_model(), 2).value_and_gradient(np.zeros(150), _batch(5, 3)),
+     "batch holds 3 prompts, but the workspace was made for 2"),
+    (lambda: lt.Workspace(lt.build_model(), 4, chunk=-1), "chunk must be an integer of at least 1, not -1"),
+    (lambda: lt.Workspace(lt.build_model(), 4).value_and_gradient(np.zeros(150), np.zeros(4)),
+     "batch must be Prompts or GramPrompts, not ndarray"),
+    (lambda: lt.Workspace(lt.build_model(), 3).value_and_gradient(np.zeros(150, complex), _batch(5, 3)),
+     "a workspace computes with real numbers, not dtypes complex128 and float64"),
     (lambda: lt.Workspace(lt.build_model(), 3).value_and_gradient(np.zeros(150), _batch(4, 3)),
      "batch has dimension 4, but the model has dimension 5"),
 ])

@@ -33,12 +33,12 @@ class Linear:
 
 
 class ReLU:
-    """R = max(S, 0). On a kink, S = 0, the derivative is taken as 0, as PyTorch does (our choice: documented)."""
+    """R = max(S, 0). On a kink, S = 0, the derivative is taken as 0, as PyTorch does."""
 
     polynomial = False
 
     def value(self, S):
-        return S * (S.real > 0)                                              # far faster than np.where
+        return S * (S.real > 0) if S.dtype.kind == "c" else np.maximum(S, 0)
 
     def pull(self, R, dR):
         return dR * (R.real > 0)

@@ -84,7 +84,8 @@ class Transformer:
     def describe(self):
         """A table of theta's parts: name, shape, slice, meaning."""
         rows = [("name", "shape", "slice", "meaning")]
-        rows += [(name, str(shape), f"{part.start}:{part.stop}", meaning) for name, shape, part, meaning in self.named()]
+        rows += [(name, str(shape), f"{part.start}:{part.stop}", meaning)
+                 for name, shape, part, meaning in self.named()]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows]
         title = (f"{self.layers} layers of {self.attention} attention ({self.form_name} form), {self.heads} head(s), "
@@ -109,7 +110,7 @@ class Transformer:
         InputError : theta or the batch does not fit the model.
         """
         theta = self.check_theta(theta)
-        self._check_batch(batch)
+        self.check_batch(batch)
         tokens, embedding_cache, start, n = self._start(theta, batch)
         state, caches = start, []
         for P, Q in zip(*self._matrices(theta)):
@@ -123,8 +124,12 @@ class Transformer:
 
     def forward_tangent(self, cache, v):
         """The derivative of the prediction along v (p,) or (K, p): (B,) or (K, B); and its cache."""
+        v = np.asarray(v)
+        if v.shape[-1:] != (self.size,) or v.ndim > 2:
+            raise InputError(f"v must have shape {(self.size,)} or (K, {self.size}), not {v.shape}")
         split = self._split
-        tP, tQ = self.parametrization.dense(*self.parametrization.tangent(cache.theta[:split], v[..., :split]), tangent=True)
+        tangents = self.parametrization.tangent(cache.theta[:split], v[..., :split])
+        tP, tQ = self.parametrization.dense(*tangents, tangent=True)
         tstate, tembedding, ttokens = self._start_tangent(cache, v)
         tcaches = []
         for layer, layer_cache in enumerate(cache.layers):
@@ -197,7 +202,8 @@ class Transformer:
             gradient = np.concatenate([gradient, embedding])
         return gradient, (dQ, dstate, bcaches, ebcache)
 
-    def _check_batch(self, batch):
+    def check_batch(self, batch):
+        """Raise `InputError` unless the batch fits the model."""
         if not isinstance(batch, (Prompts, GramPrompts)):
             raise InputError(f"batch must be Prompts or GramPrompts, not {type(batch).__name__}")
         if self.needs_tokens and not isinstance(batch, Prompts):
