@@ -18,7 +18,7 @@ def add_run(commands):
         "run", help="train and draw figures; what is finished is kept", allow_abbrev=False,
         description="Train, then draw. What is finished is kept: the same command resumes.")
     add = parser.add_argument
-    add("figures", nargs="+", metavar="FIGURE", help="ids that `lintransformer list` shows, such as fig2")
+    add("figures", nargs="+", metavar="FIGURE", help="ids that `lintransformer list` shows, such as fig2, or all")
     add("--preset", default="laptop", help="smoke, laptop (default) or paper")
     add("--seeds", metavar="LIST", help="such as 0-5 or 0,2,4; the preset's by default")
     add("--settings", metavar="NAMES", help="only these settings of the figures, such as S1,S2")

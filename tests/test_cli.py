@@ -18,7 +18,7 @@ USAGE = {
     "no command": ([], "COMMAND"),
     "unknown command": (["train"], "'train'.*list.*info.*run"),
     "no figure": (["run"], "FIGURE"),
-    "unknown figure": (["run", "fig99"], "'fig99' is not known; known: fig2"),
+    "unknown figure": (["run", "fig99"], "'fig99' is not known; known: all, fig2"),
     "second figure unknown": (["run", "fig2", "fig98"], "'fig98'"),
     "unknown option": (["run", "fig2", "--presets", "smoke"], "--presets"),
     "unknown preset": (["run", "fig2", "--preset", "huge"], "'huge'.*smoke, laptop, paper"),

@@ -59,6 +59,10 @@ class Options:
         """The seeds that are run."""
         return tuple(self.numbers.seeds if self.seeds is None else self.seeds)
 
+    def seeds_of(self, setting: str) -> tuple[int, ...]:
+        """The seeds that are run of one setting: fewer where a run is long."""
+        return self.training_seeds[:SETTINGS[setting].most_seeds]
+
     @property
     def training_steps(self) -> int:
         """The iterations of a training run."""

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from lintransformer.distributions import PromptDistribution
 from lintransformer.paper.claims.losses import MUCH
@@ -45,6 +44,7 @@ def gamma_law(study: Study) -> list[Convention]:
 
 
 def _law_difference():
+    from scipy import stats
     grid = np.linspace(0, 40, 2001)
     return float(
         np.max(np.abs(stats.gamma.cdf(grid, CHI_SQUARE[0], scale=CHI_SQUARE[1]) - stats.chi2.cdf(grid, 5))))

@@ -23,7 +23,7 @@ def gap(study: Study, setting: str, region: Region = above(1), evaluation=DEFAUL
     """SGDM's final loss over Adam's, paired by seed: both start alike and see the same prompts."""
     return by_seed(
         study, part or title(setting), "final loss of SGDM / final loss of Adam", region,
-        study.options.training_seeds, runs_of(study, (setting, "sgdm"), (setting, "adam"), make=make),
+        study.options.seeds_of(setting), runs_of(study, (setting, "sgdm"), (setting, "adam"), make=make),
         lambda sgdm, adam: loss_at(sgdm, evaluation=evaluation) / loss_at(adam, evaluation=evaluation),
         untestable=study.too_short)
 

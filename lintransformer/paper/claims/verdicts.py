@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lintransformer.diagnostics.smoothness import t_interval
+
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 NOT_TESTABLE, DEPENDS = "not testable here", "depends on the convention"
 VERDICTS = (AGREES, DIFFERS, UNDECIDED, NOT_TESTABLE, DEPENDS)
@@ -105,7 +107,7 @@ class Reading:
             return float(values[0]), float(values[0]), float(values[0])
         if self.bounds and len(values) == 1:
             return float(values[0]), *self.bounds
-        estimate, low, high = t_interval(np.log(values) if self.ratio else values)
+        estimate, low, high = t_interval(np.log(values) if self.ratio else values, LEVEL)
         return (math.exp(estimate), _exp(low), _exp(high)) if self.ratio else (estimate, low, high)
 
     @property
@@ -146,16 +148,6 @@ class Reading:
             "why": self.why, "problems": list(self.problems)
         }
 
-
-def t_interval(values, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return (mean, low, high): the t interval of the mean of independent values; NaN for fewer than two."""
-    from scipy import stats
-    values = np.asarray(values, dtype=np.float64)
-    mean = float(values.mean()) if len(values) else math.nan
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return mean, mean - half, mean + half
 
 
 def combine(verdicts) -> str:

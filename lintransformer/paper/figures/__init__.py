@@ -1,11 +1,12 @@
 """The paper's figures, by id. A new one is a `Figure` in the ``FIGURES`` of a module here."""
 from lintransformer.checks import InputError
-from lintransformer.paper.figures import conditioning, losses, noise, nonlinear, ratios, smoothness
+from lintransformer.paper.figures import (conditioning, experiments, grid, ledger, losses, noise, nonlinear,
+                                          ratios, smoothness, tables)
 from lintransformer.paper.figures.base import Drawing, Figure, check_formats, draw_figure, write_drawing
 
 __all__ = ["FIGURES", "Drawing", "Figure", "check_formats", "draw_figure", "find_figures", "write_drawing"]
 
-MODULES = (losses, noise, ratios, conditioning, smoothness, nonlinear)
+MODULES = (losses, noise, ratios, conditioning, smoothness, nonlinear, tables, grid, experiments, ledger)
 
 
 def _place(figure: Figure) -> int:
@@ -19,14 +20,16 @@ FIGURES: dict[str, Figure] = {figure.id: figure for figure in sorted(_ALL, key=_
 
 
 def find_figures(names) -> list[Figure]:
-    """Return the figures of these ids, each once.
+    """Return the figures of these ids, each once; "all" is every figure, "claim7" one claim of the ledger.
 
     Raises
     ------
     InputError
         If one is not known; the message lists those that are.
     """
+    names = [known for name in names for known in (FIGURES if name == "all" else [name])]
     for name in names:
-        if name not in FIGURES:
-            raise InputError(f"figure {name!r} is not known; known: {', '.join(FIGURES)}")
-    return [FIGURES[name] for name in dict.fromkeys(names)]
+        if name not in FIGURES and name not in ledger.SINGLE:
+            known = ", ".join(["all", *FIGURES, f"claim1 to claim{len(ledger.SINGLE)}"])
+            raise InputError(f"figure {name!r} is not known; known: {known}")
+    return [FIGURES.get(name) or ledger.SINGLE[name] for name in dict.fromkeys(names)]

@@ -60,8 +60,8 @@ def loss_cells(id, settings, panels, options: Options) -> list:
 
 def curve_cells(curve: Curve, options: Options) -> list:
     """Return a curve's training cells, one for each seed."""
-    seeds = options.training_seeds[:SETTINGS[curve.setting].most_seeds]
-    return [training_cell(options, curve.setting, curve.optimizer, seed) for seed in seeds]
+    return [training_cell(options, curve.setting, curve.optimizer, seed)
+            for seed in options.seeds_of(curve.setting)]
 
 
 def over_seeds(values) -> dict:
