@@ -64,6 +64,7 @@ def check_folder(root) -> Findings:
             findings.mismatches.append(f"{error}: figures, tables and the ledger were not checked")
             return findings
         check_derived(folder, sound, findings)
+        check_report(folder, findings)
     return findings
 
 
@@ -128,6 +129,21 @@ def compare_figure(folder: Folder, figure, exact: bool, findings: Findings) -> s
         if difference:
             findings.mismatches.append(f"{path}: {difference}")
     return {*paths, *(f"figures/{figure.id}.{name}" for name in formats)}
+
+
+def check_report(folder: Folder, findings: Findings):
+    """Note a report that says something else than these results: an older one, or one that was edited."""
+    from lintransformer.paper.report import render
+    stored = {name: folder.root / name for name in ("report.html", "report.md")}
+    if any(path.exists() for path in stored.values()):
+        try:
+            derived = dict(zip(stored, render(folder)))
+        except Damaged as error:
+            findings.notes.append(f"the report cannot be compared: {error}")
+            return
+        findings.notes += [f"{name} is not what these results give now: write it with `lintransformer report`"
+                           for name, path in stored.items()
+                           if not path.exists() or path.read_bytes() != derived[name].encode()]
 
 
 def stored_files(root: Path) -> list[str]:

@@ -77,18 +77,23 @@ def open_folder(store: Store) -> Folder:
 
 
 def read_options(configuration: dict) -> Options:
-    """Return the options that have this configuration.
+    """Return the options that have this configuration, those of the preset left out.
 
     Raises
     ------
     InputError, TypeError, ValueError
         If none has.
     """
-    options = Options(**{name: tuple(value) if isinstance(value, list) else value
-                         for name, value in configuration.items()})
+    given = {name: tuple(value) if isinstance(value, list) else value
+             for name, value in configuration.items()}
+    options = Options(**given)
     if options.configuration != configuration:
         raise ValueError("its configuration is not one that a run writes")
-    return options
+    of_preset = Options(preset=options.preset).configuration
+    for name in ("seeds", "steps"):
+        if configuration[name] == of_preset[name]:
+            given[name] = None
+    return Options(**given)
 
 
 def split_known(ids) -> tuple[list[Figure], list[str]]:

@@ -22,7 +22,7 @@ class Section:
     """A figure or table: ``picture`` is a data URI, ``path`` the picture's place in the results folder."""
     id: str
     title: str
-    paper: str
+    paper: str | None
     picture: str | None = None
     path: str | None = None
     alt: str = ""
@@ -62,8 +62,8 @@ def section(folder: Folder, figure) -> Section:
     missing += [*unfinished, *(f"left out: {line}" for line in caption.get("left_out") or ())]
     uri = picture and f"data:{mime};base64,{base64.b64encode(picture).decode()}"
     alt = f"{figure.title}. {definitions[0][1] if definitions else figure.paper}"
-    return Section(figure.id, figure.title, figure.paper, uri, path, alt, definitions, tables, facts, files,
-                   missing)
+    paper = None if figure.id == LEDGER else figure.paper
+    return Section(figure.id, figure.title, paper, uri, path, alt, definitions, tables, facts, files, missing)
 
 
 def find_picture(root, id) -> tuple:
