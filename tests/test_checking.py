@@ -50,21 +50,22 @@ def cut(path, at):
 
 def forge(path):
     """Change a trace and everything that vouches for it."""
-    arrays, status = dict(read_folder(path)), json.loads((path / "status.json").read_text())
-    arrays["evaluation_mean"] = arrays["evaluation_mean"] * np.float32(1.001)
-    data = npz_bytes(arrays)
-    (path / "trace.npz").write_bytes(data)
-    status.pop("digest")
-    status.update(trace_bytes=len(data), trace_sha256=hashlib.sha256(data).hexdigest())
-    (path / "status.json").write_text(json.dumps(seal(status)))
+    arrays = dict(read_folder(path))
+    vouch(path, npz_bytes({**arrays, "evaluation_mean": arrays["evaluation_mean"] * np.float32(1.001)}))
 
 
 def pickled(path):
-    """Put a pickle where the trace was, with hashes that vouch for it."""
+    """Put a pickle where the trace was."""
     np.savez(path / "trace.npz", step=np.array([None]))
-    data, status = (path / "trace.npz").read_bytes(), json.loads((path / "status.json").read_text())
+    vouch(path, (path / "trace.npz").read_bytes())
+
+
+def vouch(path, data):
+    """Store a trace with hashes that vouch for it."""
+    status = json.loads((path / "status.json").read_text())
     status.pop("digest")
     status.update(trace_bytes=len(data), trace_sha256=hashlib.sha256(data).hexdigest())
+    (path / "trace.npz").write_bytes(data)
     (path / "status.json").write_text(json.dumps(seal(status)))
 
 
@@ -84,7 +85,10 @@ DAMAGE = {
     "trace flipped": (lambda f: flip(cell(f) / "trace.npz", 500), r"runs/\w{16}: trace.npz was altered"),
     "trace gone": (lambda f: drop(cell(f) / "trace.npz"), r"runs/\w{16}: trace.npz cannot be read"),
     "trace forged": (lambda f: forge(cell(f)), r"figures/fig2.csv: line \d+, \w+ is '.*', from the traces '"),
-    "trace pickled": (lambda f: pickled(cell(f)), r"runs/\w{16}: unreadable: .*pickle"),
+    "trace pickled": (lambda f: pickled(cell(f)), r"runs/\w{16}: ValueError: .*pickle"),
+    "trace emptied": (lambda f: vouch(cell(f), npz_bytes({})),
+                      "fig2: cannot be drawn from the traces: KeyError"),
+    "trace no archive": (lambda f: vouch(cell(f), b"nothing"), r"runs/\w{16}: \w+: "),
     "config edited": (lambda f: change(cell(f) / "config.json", ('"seed": 0|"seed": 1', '"seed": 7')),
                       r"runs/\w{16}: config.json was edited"),
     "config not JSON": (lambda f: (cell(f) / "config.json").write_text("{"), "config.json is not valid JSON"),
