@@ -11,11 +11,12 @@ import numpy as np
 from lintransformer.checks import InputError
 from lintransformer.diagnostics.noise import gradient_noise
 from lintransformer.diagnostics.smoothness import PathSmoothness, path_smoothness
+from lintransformer.distributions import PromptDistribution
 from lintransformer.models.build import build_model
 from lintransformer.paper.cells import KINDS, Cell, Kind, Outcome
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
-from lintransformer.paper.training_cells import make_distribution, training_cell
+from lintransformer.paper.training_cells import training_cell
 from lintransformer.random import stream
 from lintransformer.training import evaluation_batch
 from lintransformer.workspace import Workspace
@@ -89,7 +90,7 @@ def curvature_steps(config: dict) -> list[int]:
 
 def compute_noise(config: dict, inputs: list, report) -> Outcome:
     """Compute a cell of kind "noise": norms (draws,), spectrum (p,), gradient (p,); see `gradient_noise`."""
-    model, distribution = build_model(**config["model"]), make_distribution(config["distribution"])
+    model, distribution = build_model(**config["model"]), PromptDistribution.from_config(config["distribution"])
     theta = model.init(stream(config["seed"], "initialisation"), config["dtype"])
     noise = gradient_noise(model, theta, distribution, draws=config["draws"], batch_size=config["batch_size"],
                            reference=config["reference"], seed=config["seed"], dtype=config["dtype"],
@@ -149,7 +150,7 @@ def _of(training: Cell) -> dict:
 
 def _model_and_batch(config):
     model, fixed = build_model(**config["model"]), config["evaluation"]
-    distribution = make_distribution(config["distribution"])
+    distribution = PromptDistribution.from_config(config["distribution"])
     return model, evaluation_batch(distribution, fixed["seed"], fixed["prompts"], tokens=model.needs_tokens)
 
 

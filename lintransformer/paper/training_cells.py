@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 
-import lintransformer.optimizers as optimizers
 from lintransformer.checks import check_choice
-from lintransformer.distributions import PromptDistribution, ResponseNetwork
+from lintransformer.distributions import PromptDistribution
 from lintransformer.models.build import build_model
+from lintransformer.optimizers import make_optimizer
 from lintransformer.paper.cells import Cell, Outcome
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
@@ -55,29 +55,17 @@ def theta_steps(rule: dict, steps: int) -> np.ndarray:
 
 def train_cell(config: dict, inputs: list, report) -> Outcome:
     """Compute a cell of kind "train": nothing but the configuration enters."""
-    distribution, model = make_distribution(config["distribution"]), build_model(**config["model"])
+    distribution, model = PromptDistribution.from_config(config["distribution"]), build_model(**config["model"])
     fixed = config["evaluation"]
     batches = [evaluation_batch(distribution, seed, fixed["prompts"], tokens=model.needs_tokens)
                for seed in fixed["seeds"]]
     history = train(
-        model, distribution, make_optimizer(config["optimizer"]), steps=config["steps"],
+        model, distribution, make_optimizer(**config["optimizer"]), steps=config["steps"],
         batch_size=config["batch_size"], clip_threshold=config["clip_threshold"], seed=config["seed"],
         dtype=config["dtype"], evaluation=batches, record_every=config["record_every"],
         theta_at=theta_steps(config["theta_at"], config["steps"]), deadline_seconds=report.deadline_seconds,
         progress=lambda step: report(step / config["steps"]))
     return Outcome(history.arrays, history.status, history.summary)
-
-
-def make_distribution(config: dict) -> PromptDistribution:
-    """Return the distribution of a configuration."""
-    response = config.get("response")
-    return PromptDistribution(**{**config, "response": response and ResponseNetwork(**response)})
-
-
-def make_optimizer(config: dict):
-    """Return the optimizer of a configuration, {"name": ..., and its numbers}."""
-    numbers = dict(config)
-    return {"sgd": optimizers.SGD, "adam": optimizers.Adam}[numbers.pop("name")](**numbers)
 
 
 def train_seconds(config: dict) -> float:
