@@ -1,6 +1,5 @@
 """Measure ours, PyTorch, JAX and C side by side: `python -m benchmarks`. See benchmarks/README.md."""
 import argparse
-import os
 import sys
 from pathlib import Path
 

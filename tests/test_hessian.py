@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse.linalg
 from cases import MODELS, case, relative_error, sizes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import lintransformer as lt

@@ -18,14 +18,12 @@ import numpy as np
 from lintransformer.checks import check_choice
 from lintransformer.distributions import PromptDistribution
 from lintransformer.models.build import build_model
-from lintransformer.optimizers import make_optimizer
 from lintransformer.paper.cells import KINDS, Cell, Kind, Outcome
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import PRESETS, SETTINGS
-from lintransformer.paper.training_cells import (EVALUATION_PROMPTS, EVALUATION_SEEDS, theta_steps, train_cell,
+from lintransformer.paper.training_cells import (EVALUATION_SEEDS, train_cell,
                                                  training_cell)
-from lintransformer.random import stream
-from lintransformer.training import evaluation_batch, train
+from lintransformer.training import evaluation_batch
 
 SHORT = 5  # short runs have a fifth of the preset's iterations (our choice)
 README_RATES = {("S1", "adam"): 0.02,
@@ -229,19 +227,7 @@ def full_batch_cell(options: Options, setting: str, optimizer: str, seed: int) -
 
 def train_full_batch(config: dict, inputs: list, report) -> Outcome:
     """Compute a cell of kind "full-batch": as kind "train"; evaluation batch 0 is the sample itself."""
-    distribution, model = PromptDistribution.from_config(config["distribution"]), build_model(**config["model"])
-    draw = distribution.draw if model.needs_tokens else distribution.draw_gram
-    sample = draw(stream(config["seed"], "training"), config["batch_size"], config["dtype"])
-    fixed = [
-        evaluation_batch(distribution, seed, EVALUATION_PROMPTS, tokens=model.needs_tokens)
-        for seed in config["evaluation"]["seeds"]
-    ]
-    history = train(model, distribution, make_optimizer(**config["optimizer"]), steps=config["steps"], batch=sample, clip_threshold=config["clip_threshold"],
-                    seed=config["seed"], dtype=config["dtype"], evaluation=[sample, *fixed],
-                    record_every=config["record_every"], theta_at=theta_steps(
-                        config["theta_at"], config["steps"]), deadline_seconds=report.deadline_seconds,
-                    progress=lambda step: report(step / config["steps"]))
-    return Outcome(history.arrays, history.status, history.summary)
+    return train_cell(config, inputs, report, full_batch=True)
 
 
 def sparsity_seconds(config: dict) -> float:

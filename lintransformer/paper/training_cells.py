@@ -10,6 +10,7 @@ from lintransformer.optimizers import make_optimizer
 from lintransformer.paper.cells import Cell, Outcome
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
+from lintransformer.random import stream
 from lintransformer.training import evaluation_batch, train
 
 # Momentum 0.9 and betas 0.9: Section 3.2. Epsilon: authors' code.
@@ -53,14 +54,21 @@ def theta_steps(rule: dict, steps: int) -> np.ndarray:
     return np.union1d(np.union1d(dense, np.arange(0, steps + 1, rule["every"])), [steps])
 
 
-def train_cell(config: dict, inputs: list, report) -> Outcome:
-    """Compute a cell of kind "train": nothing but the configuration enters."""
+def train_cell(config: dict, inputs: list, report, full_batch: bool = False) -> Outcome:
+    """Compute a cell of kind "train": nothing but the configuration enters.
+
+    With ``full_batch`` every step sees the same sample, which then is evaluation batch 0.
+    """
     distribution, model = PromptDistribution.from_config(config["distribution"]), build_model(**config["model"])
-    fixed = config["evaluation"]
+    fixed, sample = config["evaluation"], None
     batches = [evaluation_batch(distribution, seed, fixed["prompts"], tokens=model.needs_tokens)
                for seed in fixed["seeds"]]
+    if full_batch:
+        draw = distribution.draw if model.needs_tokens else distribution.draw_gram
+        sample = draw(stream(config["seed"], "training"), config["batch_size"], config["dtype"])
+        batches.insert(0, sample)
     history = train(
-        model, distribution, make_optimizer(**config["optimizer"]), steps=config["steps"],
+        model, distribution, make_optimizer(**config["optimizer"]), steps=config["steps"], batch=sample,
         batch_size=config["batch_size"], clip_threshold=config["clip_threshold"], seed=config["seed"],
         dtype=config["dtype"], evaluation=batches, record_every=config["record_every"],
         theta_at=theta_steps(config["theta_at"], config["steps"]), deadline_seconds=report.deadline_seconds,

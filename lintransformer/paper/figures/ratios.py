@@ -6,7 +6,6 @@ Settings 1 and 2 the README has Adam's two rates the other way round, and the ra
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import numpy as np
 
