@@ -1,6 +1,7 @@
 """``lintransformer check``: whether a results folder still is what its runs wrote."""
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 
@@ -15,10 +16,17 @@ def add_check(commands):
     parser.set_defaults(execute=execute)
 
 
+def progress_bar(figures):
+    """Go over figures with a bar on standard error."""
+    from tqdm import tqdm
+    layout = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} derived again"
+    return tqdm(figures, leave=False, bar_format=layout)
+
+
 def execute(args) -> int:
     """Run the check and return its exit code."""
     from lintransformer.paper.checking import check_folder
-    findings = check_folder(args.folder)
+    findings = check_folder(args.folder, iter if args.quiet or not sys.stderr.isatty() else progress_bar)
     for line in findings.mismatches:
         print(line)
     if not args.quiet:

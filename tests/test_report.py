@@ -126,6 +126,7 @@ def test_it_tells_how_the_results_came_about(folder):
         assert "mean +- std/4 over seeds" in told.replace("\\", "") and "4, 0." in told
     final = json.loads((folder / "figures" / "fig2.json").read_text())["final"]
     assert all(text(curve["mean"]) in page.text for curve in final)
+    assert "settings S1 seeds 0, 1 iterations 6 cells 4, " in page.text
 
 
 def test_equal_results_give_equal_bytes(folder, tmp_path):
@@ -268,6 +269,6 @@ def test_values_are_written_for_people():
     definitions, tables = explain({
         "curve": "a mean", "seeds": {"S1": [0, 1]}, "cells": ["k"], "of": {"long": "x" * 50}, "empty": [],
         "draws": {"S1": {"n": 3}}, "final": [{"a": 1}, {"a": None, "b_c": 2.5}]})
-    assert definitions == [("curve", "a mean"), ("seeds", "S1: 0, 1"), ("long", "x" * 50)]
+    assert definitions == [("curve", "a mean"), ("seeds", "S1: 0, 1"), ("of: long", "x" * 50)]
     assert [(table.caption, table.columns, table.rows) for table in tables] == [
         ("draws", ["", "n"], [["S1", "3"]]), ("final", ["a", "b c"], [["1", "–"], ["–", "2.5"]])]

@@ -43,12 +43,14 @@ class Findings:
     notes: list = field(default_factory=list)
 
 
-def check_folder(root) -> Findings:
+def check_folder(root, over=iter) -> Findings:
     """Check a results folder.
 
     Parameters
     ----------
     root : path
+    over : callable
+        Goes over the list of figures in place of `iter`, such as `tqdm.tqdm`, to show progress.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def check_folder(root) -> Findings:
         except Damaged as error:
             findings.mismatches.append(f"{error}: figures, tables and the ledger were not checked")
             return findings
-        check_derived(folder, sound, findings)
+        check_derived(folder, sound, findings, over)
         check_report(folder, findings)
     return findings
 
@@ -87,7 +89,7 @@ def check_cells(root: Path, findings: Findings) -> set[str]:
     return sound
 
 
-def check_derived(folder: Folder, sound: set[str], findings: Findings):
+def check_derived(folder: Folder, sound: set[str], findings: Findings, over=iter):
     """Derive everything the manifest lists from the traces again, and compare it with what is stored."""
     findings.mismatches += [f"manifest.json: figure {id!r} is not known here: not checked"
                             for id in folder.unknown]
@@ -95,7 +97,7 @@ def check_derived(folder: Folder, sound: set[str], findings: Findings):
     if not exact:
         findings.notes.append("other versions or another machine than the run's: numbers are compared to "
                               "rounding, pictures not at all")
-    for figure in folder.figures:
+    for figure in over(folder.figures):
         unsound = [cell for cell in in_order(figure.cells(folder.options)) if cell.key not in sound]
         if unsound:
             complete = False

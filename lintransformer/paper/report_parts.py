@@ -87,7 +87,8 @@ def cell_facts(folder: Folder, figure) -> tuple[list, list]:
     if cells:
         seeds = sorted({cell.config["seed"] for cell in cells if "seed" in cell.config})
         seconds = sum(status.get("seconds") or 0.0 for status in found.values())
-        facts += [("seeds", text(seeds)), ("iterations", str(options.training_steps)),
+        steps = sorted({cell.config["steps"] for cell in cells if isinstance(cell.config.get("steps"), int)})
+        facts += [("seeds", text(seeds)), ("iterations", text(steps) or "none: at initialisation"),
                   ("cells", f"{len(cells)}, {duration(seconds)} of one core (figures share cells)")]
     unfinished = {}
     for cell, status in found.items():

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lintransformer.paper.store import Damaged
 
@@ -70,8 +70,9 @@ def explain(record: dict) -> tuple[list, list[Table]]:
             tables.append(table_of(words(name), value))
         elif isinstance(value, dict) and any(_is_long(item) for item in value.values()):
             inner, more = explain(value)
-            definitions += inner
-            tables += more
+            of = "" if name == "definitions" else f"{words(name)}: "
+            definitions += [(of + part, said) for part, said in inner]
+            tables += [replace(table, caption=of + table.caption) for table in more]
         else:
             definitions.append((words(name), text(value)))
     return definitions, tables
