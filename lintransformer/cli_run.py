@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from lintransformer.checks import InputError, check_finite_positive, check_positive_integer
+from lintransformer.checks import check_finite_positive, check_positive_integer
 
 
 def add_run(commands):

@@ -63,7 +63,7 @@ class MLPEmbedding:
         w, X, active, R = cache
         dE = dZ[:-1]
         dH = self._through(active, transposed_shared(w.W2, dE))
-        return self._flat(outer_sum(dH, X), dH, outer_sum(dE, R), dE), (dE, dH)
+        return self._flat(outer_sum(dH, X), dH, outer_sum(dE, R), dE), dE
 
     def tangent(self, cache, v):
         w, X, active, R = cache
@@ -74,7 +74,7 @@ class MLPEmbedding:
         return np.concatenate([tE, no_response], axis=-3), (tw, tR)
 
     def backward_tangent(self, cache, tcache, bcache, tdZ):
-        (w, X, active, R), (tw, tR), (dE, dH) = cache, tcache, bcache
+        (w, X, active, R), (tw, tR), dE = cache, tcache, bcache
         tdE = tdZ[..., :-1, :, :]
         tdH = self._through(active, transposed_shared(tw.W2, dE) + transposed_shared(w.W2, tdE))
         return self._flat(outer_sum(tdH, X), tdH, outer_sum(tdE, R) + outer_sum(dE, tR), tdE)
