@@ -51,7 +51,7 @@ class BlockGramKernel:
         self._single = empty(1, 1)[0]
         self._left, self._right = empty(2, 2 * heads + 1)
         self._E, self._KT, self._X = empty(3, square)
-        self._H = self.use.empty_for_product(dimension, dimension, prompts, dtype=dtype)
+        self._H = self.use.empty_swapped(dimension, dimension, prompts, dtype=dtype)
         self._prediction = np.empty(prompts, dtype)
 
     def forward(self, P, Q, G, z):
@@ -147,7 +147,7 @@ class BlockGramKernel:
     def _matrix_backward(self, layer, P, Q, dP, dQ):
         """derivations/06-block-fast-path.md, eq. 6.5-6.10; dV and E go from after the layer to before it."""
         S, B, H, KT, X, E = self._S[layer], self._B[layer], self._H, self._KT, self._X, self._E
-        self.use.product(E, self._BS[layer], out=H)                          # H = dV W^T + 2 dS' B S
+        self.use.product_swapped(E, self._BS[layer], out=H)                  # H = dV W^T + 2 dS' B S
         H += self.use.product_transposed(self._dV, self._W[layer], out=X)
         self._dV, self._dW = self.use.transposed_product(B, self._dV, out=self._dW), self._dV
         if layer > 0:                                                        # E becomes B^T E' B + X + X^T

@@ -22,14 +22,20 @@ class BatchLast:
         return np.empty(shape, dtype)
 
     @staticmethod
-    def empty_for_product(rows, columns, c, *, dtype):
-        """An array that `product` fills a third faster: einsum then runs through memory in the order of A."""
-        return np.swapaxes(np.empty((columns, rows, c), dtype), 0, 1)
-
-    @staticmethod
     def product(A, B, out):
         """A B, prompt by prompt."""
         return np.einsum("ijb,jkb->ikb", A, B, out=out)
+
+    @staticmethod
+    def product_swapped(A, B, out):
+        """A B into an `empty_swapped` array: a quarter faster, for einsum then sums up one row at a time."""
+        np.einsum("ijb,jkb->kib", A, B, out=np.swapaxes(out, 0, 1))
+        return out
+
+    @staticmethod
+    def empty_swapped(*shape, dtype):
+        """(rows, columns, c) in memory (columns, rows, c)."""
+        return np.swapaxes(BatchLast.empty(*shape, dtype=dtype), 0, 1)
 
     @staticmethod
     def product_transposed(A, B, out):
@@ -79,14 +85,14 @@ class BatchFirst:
         *lead, rows, columns, c = shape
         return np.moveaxis(np.empty((*lead, c, rows, columns), dtype), -3, -1)
 
-    empty_for_product = empty
+    empty_swapped = empty
 
     @staticmethod
     def product(A, B, out):
         np.matmul(_first(A), _first(B), out=_first(out))
         return out
 
-    product_symmetric = product
+    product_symmetric = product_swapped = product
 
     @staticmethod
     def product_transposed(A, B, out):
