@@ -90,6 +90,20 @@ class Options:
                 "rates": dict(self.rates)}
 
     @property
+    def words(self) -> list[str]:
+        """The options on the command line that give this configuration, however they were typed."""
+        found = ["--preset", self.preset]
+        if self.training_seeds != tuple(self.numbers.seeds):
+            found += ["--seeds", ",".join(map(str, self.training_seeds))]
+        if self.settings is not None:
+            found += ["--settings", ",".join(sorted(self.settings))]
+        for name, rate in sorted(self.rates.items()):
+            found += [f"--{name}-rate", f"{rate:.15g}"]
+        if self.training_steps != self.numbers.steps:
+            found += ["--steps", str(self.training_steps)]
+        return found
+
+    @property
     def folder_name(self) -> str:
         """The preset, followed by what differs from it: ``laptop-seeds0,1-sgdm0.02``."""
         parts = [self.preset]

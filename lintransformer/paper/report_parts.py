@@ -150,15 +150,7 @@ def not_run(folder: Folder) -> tuple[list, str]:
 
 def option_words(folder: Folder) -> list[str]:
     """Return the options of the folder's last command that decide its numbers, and its ``--out``."""
-    options, found = folder.options, ["--preset", folder.options.preset]
-    if options.training_seeds != tuple(options.numbers.seeds):
-        found += ["--seeds", ",".join(map(str, options.training_seeds))]
-    if options.settings is not None:
-        found += ["--settings", ",".join(options.settings)]
-    found += [word for name, rate in options.rates.items() for word in (f"--{name}-rate", f"{rate:.15g}")]
-    if options.training_steps != options.numbers.steps:
-        found += ["--steps", str(options.training_steps)]
-    return [shlex.quote(word) for word in [*found, "--out", out_of(folder)]]
+    return [shlex.quote(word) for word in [*folder.options.words, "--out", out_of(folder)]]
 
 
 def out_of(folder: Folder) -> str:

@@ -155,13 +155,4 @@ def _why(verdict, deciding):
 
 def command(claim: Claim, options: Options) -> str:
     """Return the command that runs a claim's cells and judges it."""
-    words = ["lintransformer", "run", f"claim{claim.id}", "--preset", options.preset]
-    if options.seeds is not None:
-        words += ["--seeds", ",".join(map(str, options.seeds))]
-    if options.settings is not None:
-        words += ["--settings", ",".join(options.settings)]
-    for name, rate in options.rates.items():
-        words += [f"--{name}-rate", f"{rate:.15g}"]
-    if options.steps is not None:
-        words += ["--steps", str(options.steps)]
-    return shlex.join(words)
+    return shlex.join(["lintransformer", "run", f"claim{claim.id}", *options.words])

@@ -168,4 +168,4 @@ def first_few(lines, most: int = 3) -> str:
 
 
 def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
+    return math.inf if value >= 700 else math.exp(value)

@@ -168,7 +168,8 @@ def panel_gaps(panel, get, options) -> list:
     for name, array in OVER_PROMPTS.items():
         first, second = (np.array([runs[seed][array][:, -1] for seed in seeds]) for runs in by_seed)
         for evaluation_seed, ratios in zip(EVALUATION_SEEDS, np.log(first / second).T, strict=True):
-            mean, low, high = np.exp(t_interval(ratios))
+            with np.errstate(over="ignore"):                                 # an upper end may be infinite
+                mean, low, high = np.exp(t_interval(ratios))
             rows.append({"panel": panel.title, "ratio": " / ".join(curve.label for curve in panel.curves),
                          "evaluation_seed": evaluation_seed, "over_prompts": name, "seeds": len(seeds),
                          "value": float(mean), "interval": [float(low), float(high)]})
