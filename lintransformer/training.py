@@ -151,7 +151,8 @@ class _Recorder:
         if len({id(batch) for batch in evaluation}) < len(evaluation):
             raise InputError("evaluation holds the same batch twice; a sampler's draws overwrite one another: "
                              "use distribution.draw or lt.evaluation_batch")
-        self.evaluators = [(Workspace(model, batch.size, "float64"), batch) for batch in evaluation]
+        workspaces = {size: Workspace(model, size, "float64") for size in {batch.size for batch in evaluation}}
+        self.evaluators = [(workspaces[batch.size], batch) for batch in evaluation]
         self.steps, self.record_every, self.keep = steps, record_every, {0, *map(int, theta_at)}
         self.loss, self.norm = np.full(steps, np.nan), np.full(steps, np.nan)
         self.step, self.statistics, self.theta_step, self.theta = [], [], [], []
