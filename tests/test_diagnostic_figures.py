@@ -23,6 +23,7 @@ FIGURES = {figure.id: figure for module in (conditioning, noise, nonlinear, rati
            for figure in module.FIGURES}
 REACHES = np.array([True, True, True, True, False])
 STEPS = [0, 20, 40, 60]
+SPARSE = [0, 60]                # of models whose Hessians take seconds
 
 
 class Report:
@@ -104,11 +105,12 @@ def test_a_diverged_run_is_measured_up_to_there(computed):
 
 
 def test_points_of_curvature_include_the_paper_s_and_are_all_kept():
-    for setting in ("S1", "nonlinear"):
+    for setting in ("S1", "L8", "nonlinear"):
         training = training_cell(Options("paper"), setting, "adam", 0)
         steps = cells.curvature_steps(training.config)
         assert {0, 750, 1250, 10_000} <= set(steps) and all(step % 250 == 0 for step in steps)
     assert cells.curvature_steps(training_cell(OPTIONS, "S1", "adam", 0).config) == STEPS
+    assert cells.curvature_steps(training_cell(OPTIONS, "L6", "adam", 0).config) == SPARSE
 
 
 def test_cells_are_shared_and_estimated():
@@ -118,7 +120,7 @@ def test_cells_are_shared_and_estimated():
     every = {cell for figure in FIGURES.values() for cell in figure.cells(OPTIONS)}
     assert all(0 < cell.seconds < 3600 for cell in every)
     assert len(cells.noise_seeds(Options("paper"), "S1")) == 3
-    assert len(cells.path_seeds(Options("paper"), "nonlinear")) == 3
+    assert len(Options("paper").seeds_of("nonlinear")) == 3
     with pytest.raises(lt.InputError, match="does not keep its first steps"):
         cells.smoothness_cell(training_cell(OPTIONS, "L2", "adam", 0))
 
@@ -221,10 +223,10 @@ def test_asked_for_rates_replace_the_comparison_of_rates():
     assert list(ratios.rates_of(OPTIONS, "S3")) == ["Table 2"]
 
 
-@pytest.mark.parametrize("id, settings", [("fig11", 2), ("fig14", 4)])
-def test_condition_numbers_are_shown_for_both_optimizers(id, settings):
+@pytest.mark.parametrize("id, points", [("fig11", 2 * len(STEPS)), ("fig14", 2 * len(STEPS) + 2 * len(SPARSE))])
+def test_condition_numbers_are_shown_for_both_optimizers(id, points):
     drawing = draw(id)
-    assert len(drawing.table) == settings * 2 * 3 * len(STEPS) * 6
+    assert len(drawing.table) == points * 2 * 3 * 6
     row = next(row for row in drawing.table if row["meaning"] == "diagonal-reaching")
     assert (row["optimizer"], row["seed"], row["value"]) == ("sgdm", 0, 20 / 1.5)
     line = drawing.figure.axes[0].lines[0]

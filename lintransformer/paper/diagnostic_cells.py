@@ -23,10 +23,10 @@ from lintransformer.workspace import Workspace
 
 NOISE_SEEDS = 3               # initialisations at which noise is drawn; the paper shows one
 DENSE_UNTIL, THEN_EVERY = 10, 4          # curvature: at each kept point up to the 10th, then at each 4th
-SLOW_POINTS = (0, 3, 5)       # and of models without a fast path at these (750 and 1250), then at each 10th
-SLOW_STRIDE = 10              # their smoothness at each 10th step
+DEEP = 6                      # Hessians of this many layers take seconds each, as those of slow models do:
+SPARSE_POINTS = (0, 3, 5)     # at these kept points only (iterations 750 and 1250), then at each 10th
+SLOW_STRIDE = 10              # slow models: smoothness at each 10th step
 SLOW_SHARE = 5                # a fifth of the noise draws, at one initialisation
-SLOW_SEEDS = 3                # curvature and smoothness of this many runs
 
 
 def is_slow(model_config: dict) -> bool:
@@ -37,11 +37,6 @@ def is_slow(model_config: dict) -> bool:
 def noise_seeds(options: Options, setting: str) -> tuple[int, ...]:
     """Return the seeds of the initialisations at which the noise of a setting is drawn."""
     return options.training_seeds[:1 if is_slow(SETTINGS[setting].model_config) else NOISE_SEEDS]
-
-
-def path_seeds(options: Options, setting: str) -> tuple[int, ...]:
-    """Return the seeds whose runs of a setting have their curvature and smoothness measured."""
-    return options.training_seeds[:SLOW_SEEDS if is_slow(SETTINGS[setting].model_config) else None]
 
 
 def noise_cell(options: Options, setting: str, seed: int) -> Cell:
@@ -71,8 +66,8 @@ def smoothness_cell(training: Cell) -> Cell:
 
 
 def path_cells(options: Options, setting: str, make, training=training_cell) -> dict[str, list[Cell]]:
-    """Return ``make(training cell)`` of a setting's runs: for each optimizer, a list over `path_seeds`."""
-    seeds = path_seeds(options, setting)
+    """Return ``make(training cell)`` of a setting's runs: for each optimizer, a list over its seeds."""
+    seeds = options.seeds_of(setting)
     return {optimizer: [make(training(options, setting, optimizer, seed)) for seed in seeds]
             for optimizer in OPTIMIZERS}
 
@@ -81,8 +76,8 @@ def curvature_steps(config: dict) -> list[int]:
     """Return the iterations of a run at which its Hessian is computed; theta is kept at all of them."""
     every, steps = config["theta_at"]["every"], config["steps"]
     kept = range(steps // every + 1)
-    if is_slow(config["model"]):
-        chosen = [i for i in kept if i in SLOW_POINTS or i % DENSE_UNTIL == 0]
+    if is_slow(config["model"]) or config["model"]["layers"] >= DEEP:
+        chosen = [i for i in kept if i in SPARSE_POINTS or i % DENSE_UNTIL == 0]
     else:
         chosen = [i for i in kept if i <= DENSE_UNTIL or i % THEN_EVERY == 0]
     return sorted({i * every for i in chosen} | {steps})
@@ -161,9 +156,9 @@ def gradient_seconds(model: dict, prompts: int) -> float:
     """Return a rough estimate of a float64 gradient's seconds: measured for 1000 prompts, scaled."""
     layers, d = model["layers"], model["dimension"]
     if model["attention"] != "linear":
-        milliseconds = 21 * layers * model.get("heads", 1)
+        milliseconds = 10 * layers * model["heads"]
     elif model.get("embedding"):
-        milliseconds = 8 * layers
+        milliseconds = 3.5 * layers
     else:
         milliseconds = 0.1 * layers**1.8 * (d / 5) ** 2.5
     return 1e-6 * prompts * milliseconds
@@ -171,7 +166,7 @@ def gradient_seconds(model: dict, prompts: int) -> float:
 
 def noise_seconds(config: dict) -> float:
     """Return the estimate for a cell of kind "noise": float32 gradients and their prompts."""
-    draw = 0.3e-6 if config["distribution"]["covariates"] == "gaussian" else 1.2e-6
+    draw = 0.3e-6 if config["distribution"]["covariates"] == "gaussian" else 0.9e-6
     gradient = 0.7 * gradient_seconds(config["model"], config["batch_size"])
     return (config["draws"] + config["reference"]) * (gradient + draw * config["batch_size"])
 

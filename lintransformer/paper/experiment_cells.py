@@ -50,7 +50,7 @@ class Effort:
     heads_batch: int
 
 
-EFFORTS = {"smoke": Effort(3, 1, 2, 50), "laptop": Effort(1, 1, 2, 100), "paper": Effort(1, 2, 3, 250)}
+EFFORTS = {"smoke": Effort(3, 1, 2, 50), "laptop": Effort(1, 1, 2, 100), "paper": Effort(1, 1, 3, 250)}
 
 
 def effort(options: Options) -> Effort:

@@ -80,11 +80,11 @@ def train_seconds(config: dict) -> float:
     """Return a rough estimate of a run's seconds: milliseconds for 1000 prompts, measured, scaled by size."""
     model, data = config["model"], config["distribution"]
     n, d, layers = data["context_length"], data["dimension"], model["layers"]
-    milliseconds = 0.3 * layers * (d / 5) ** 2.5
+    milliseconds = 0.33 * layers * (d / 5) ** 2.1
     if model["attention"] != "linear":
-        milliseconds = 9 * layers * ((n + 1) / 21) ** 2
+        milliseconds = 5.5 * layers * model["heads"] * ((n + 1) / 21) ** 2
     if data["covariates"] != "gaussian":         # tokens are drawn, not Gram matrices
-        milliseconds += 1.3 * n * d / 100
+        milliseconds += 0.8 * n * d / 100
     if model.get("embedding"):
-        milliseconds += 14
+        milliseconds += 5
     return config["steps"] * config["batch_size"] * 1e-6 * milliseconds

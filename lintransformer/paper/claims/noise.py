@@ -10,7 +10,7 @@ from lintransformer.paper.claims import landscape
 from lintransformer.paper.claims.losses import gap
 from lintransformer.paper.claims.study import (DEFAULT, Convention, Evaluation, Study, by_seed, title)
 from lintransformer.paper.claims.verdicts import above
-from lintransformer.paper.diagnostic_cells import noise_cell, noise_seeds, path_seeds
+from lintransformer.paper.diagnostic_cells import noise_cell, noise_seeds
 
 TAILS = {"upper_tail": "99 % quantile", "far_upper_tail": "99.9 % quantile"}
 TESTABLE_DRAWS = 1000
@@ -119,7 +119,7 @@ def nonlinear_alike(study: Study) -> list[Convention]:
         return []
 
     def readings(evaluation, meaning, tail):
-        seeds = path_seeds(study.options, "nonlinear")
+        seeds = study.options.seeds_of("nonlinear")
         conditions = [
             by_seed(study, f"conditioning, iteration {step}", f"R of SGDM / R of Adam, {meaning}", above(1),
                     seeds, landscape.curvature_cells(study, "nonlinear"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from lintransformer.diagnostics.conditioning import MEANINGS, robust_condition_number
-from lintransformer.paper.diagnostic_cells import curvature_cell, path_cells, path_seeds
+from lintransformer.paper.diagnostic_cells import curvature_cell, path_cells
 from lintransformer.paper.figures.base import LOOKS, Drawing, Figure
 from lintransformer.paper.figures.panels import draw_band, finish_axis, panel_row, shared_legend
 from lintransformer.paper.options import OPTIMIZERS, Options
@@ -103,7 +103,7 @@ def condition_caption(options, settings, left_out) -> dict:
     batch = cells[settings[0]]["adam"][0].config["evaluation"]
     return {**DEFINITIONS, "batch": f"{batch['prompts']} prompts of evaluation seed {batch['seed']}",
             "configuration": options.configuration, "left_out": left_out,
-            "seeds": {name: list(path_seeds(options, name)) for name in settings},
+            "seeds": {name: list(options.seeds_of(name)) for name in settings},
             "cells": {name: {optimizer: [cell.key for cell in row] for optimizer, row in of.items()}
                       for name, of in cells.items()}}
 

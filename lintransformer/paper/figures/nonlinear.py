@@ -54,7 +54,7 @@ def draw_nonlinear(get, options: Options) -> Drawing:
 
 
 def _training(options) -> dict:
-    return {optimizer: [training_cell(options, SETTING, optimizer, seed) for seed in options.training_seeds]
+    return {optimizer: [training_cell(options, SETTING, optimizer, seed) for seed in options.seeds_of(SETTING)]
             for optimizer in OPTIMIZERS}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lintransformer.checks import InputError
 from lintransformer.diagnostics.smoothness import SmoothnessFit, fit_smoothness, over_paths
-from lintransformer.paper.diagnostic_cells import path_cells, path_seeds, smoothness_cell
+from lintransformer.paper.diagnostic_cells import path_cells, smoothness_cell
 from lintransformer.paper.figures.base import BLACK, LOOKS, Drawing, Figure, axes_row, log_scale, remark_below
 from lintransformer.paper.figures.panels import log_across, say_empty, shared_legend
 from lintransformer.paper.options import OPTIMIZERS, Options
@@ -220,7 +220,7 @@ def _caption(options, settings, left_out) -> dict:
     batch = cells[settings[0]]["adam"][0].config["evaluation"]
     return {"smoothness": DEFINITION, "configuration": options.configuration, "left_out": left_out,
             "batch": f"{batch['prompts']} prompts of evaluation seed {batch['seed']}",
-            "seeds": {name: list(path_seeds(options, name)) for name in settings},
+            "seeds": {name: list(options.seeds_of(name)) for name in settings},
             "cells": {name: {optimizer: [cell.key for cell in row] for optimizer, row in of.items()}
                       for name, of in cells.items()}}
 
