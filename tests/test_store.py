@@ -75,6 +75,12 @@ def lose(name):
     return lambda folder: (folder / name).unlink()
 
 
+def replace(path, old, new):
+    """Replace a part of a file that is there."""
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
 def flip(folder):
     data = bytearray((folder / "trace.npz").read_bytes())
     data[len(data) // 2] ^= 1
@@ -89,6 +95,10 @@ DAMAGES = {
     "config edited": (edit("config.json", lambda value: value["config"].update(seed=9)), "config.json was"),
     "config lost": (lose("config.json"), "config.json cannot be read"),
     "config no json": (text("config.json", b"{"), "config.json is not valid JSON"),
+    "config not finite": (lambda folder: replace(folder / "config.json", b'"seed": 1', b'"seed": 1e908'),
+                          "config.json holds 1e908, which is no finite number"),
+    "config NaN": (text("config.json", b'{"seed": NaN}'), "config.json holds NaN"),
+    "config nested without end": (text("config.json", b'{"a":' * 10**5), "config.json is not valid JSON"),
     "config no object": (text("config.json", b"[]"), "config.json is not a JSON object"),
     "status edited": (edit("status.json", lambda value: value.update(status="diverged")), "status.json was"),
     "summary edited": (edit("status.json", lambda value: value["summary"].update(loss=1)), "status.json was"),

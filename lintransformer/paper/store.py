@@ -15,9 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
-import math
-import os
 import time
 import zipfile
 from dataclasses import dataclass
@@ -25,68 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lintransformer.checks import InputError
-from lintransformer.paper.cells import Cell, Trace, canonical, key_of
+from lintransformer.paper.cells import Cell, Trace, key_of
+from lintransformer.paper.files import Damaged, StoreError, plain, read_json, seal, write_file, write_json
 
 OWN_NAMES = {"manifest.json", ".lock", "runs", "figures", "tables", "report.html", "report.md", "claims.json"}
-
-
-class StoreError(InputError):
-    """The results folder cannot be used: not writable, full, locked, or holding something else."""
-
-
-class Damaged(ValueError):
-    """A stored cell is not what was written: cut short, altered, or edited by hand."""
-
-
-def write_file(path, data: bytes | str) -> Path:
-    """Write a file whole or not at all, and make it last (fsync of file and folder).
-
-    Raises
-    ------
-    StoreError
-        If the disk is full or read-only, or the path cannot be written; the old file, if any, is untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
-
-
-def write_json(path, value: dict) -> Path:
-    """Write a value as readable JSON with sorted keys, after `plain`."""
-    return write_file(path, json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
-
-
-def plain(value):
-    """Return the value in plain JSON types: NumPy's become numbers and lists, NaN and infinities strings."""
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def npz_bytes(arrays: dict) -> bytes:
@@ -100,11 +39,6 @@ def npz_bytes(arrays: dict) -> bytes:
     return buffer.getvalue()
 
 
-def seal(status: dict) -> dict:
-    """Return the status with a digest of its own content, so that an edit by hand shows."""
-    return {**status, "digest": hashlib.sha256(canonical(status).encode()).hexdigest()}
-
-
 def read_folder(folder: Path) -> Trace:
     """Read one stored cell, checking every byte of it.
 
@@ -114,7 +48,7 @@ def read_folder(folder: Path) -> Trace:
         If a file is missing, unreadable, or not the one that was written; the message says which.
     """
     folder = Path(folder)
-    record, status = (_read_json(folder / name) for name in ("config.json", "status.json"))
+    record, status = (read_json(folder / name) for name in ("config.json", "status.json"))
     if key_of(record) != folder.name:
         raise Damaged("config.json was edited: its hash is not the folder's name")
     digest = status.pop("digest", None)
@@ -130,18 +64,6 @@ def read_folder(folder: Path) -> Trace:
         raise Damaged("trace.npz was altered: its SHA-256 is not the one written")
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return Trace(archive, status["status"], status["summary"])
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise Damaged(f"{path.name} is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise Damaged(f"{path.name} is not a JSON object")
-    return value
 
 
 def _take(lock, seconds=1.0) -> bool:
@@ -262,7 +184,7 @@ class Store:
             If it cannot be read as JSON.
         """
         path = self.root / "manifest.json"
-        return _read_json(path) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def write_manifest(self, manifest: dict):
         """Write the manifest whole."""
