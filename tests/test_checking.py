@@ -129,7 +129,11 @@ DAMAGE = {
     "manifest without commands": (lambda f: change(f / "manifest.json", ('"commands"', '"orders"')),
                                   "manifest.json was edited"),
     "manifest of unknown options": (lambda f: change(f / "manifest.json", ('"preset"', '"present"')),
-                                    "manifest.json was edited: TypeError"),
+                                    "manifest.json was edited: configuration.preset is missing"),
+    "processor edited": (lambda f: change(f / "manifest.json", (r'"processor": ".*"', '"processor": "faster"')),
+                         "manifest.json was edited: its digest is not that of its content"),
+    "seconds edited": (lambda f: change(f / "manifest.json", ('"seconds": ', '"seconds": 1')),
+                       "manifest.json was edited: its digest"),
     "seeds edited": (lambda f: change(f / "manifest.json", (r'"seeds": \[\s*0', '"seeds": [5')),
                      "fig2: not derived again, as it rests on S1 SGDM seed 5 .*and on 1 more such"),
     "unknown figure": (lambda f: change(f / "manifest.json", (r'"fig2"\s*\]', '"fig99"]')),
@@ -155,8 +159,17 @@ def test_damage_is_named_in_a_line(case, folder, capsys):
     damage(folder)
     assert main(["check", str(folder)]) == 1
     *lines, last = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if not line.startswith("note: ")]
     assert any(re.search(message, line) for line in lines), lines
     assert re.search(rf"; {len(lines)} mismatch", last)
+
+
+def test_a_manifest_of_an_earlier_version_has_no_seal_and_is_read(folder, capsys):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["digest"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["check", str(folder)]) == 0
+    assert "note: manifest.json is not sealed" in capsys.readouterr().out
 
 
 def test_every_damage_is_named(folder, capsys):

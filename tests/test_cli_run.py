@@ -93,7 +93,7 @@ def test_damage_is_named_and_mended(toy, capsys):
     assert out.startswith("2 cells: 2 run")
     assert re.search("toy 0 .*trace.npz has 9 bytes.*: run again\n.*toy 1 .*config.json was edited", err)
     assert contents("out", "figures/*") == before
-    for text, message in (("{", "is not valid JSON"), ('{"configuration": 3}', "was edited")):
+    for text, message in (("{", "is not valid JSON"), ('{"configuration": 3}', "was edited: configuration is 3")):
         Path("out/manifest.json").write_text(text)
         assert main(command) == 0
         out, err = capsys.readouterr()

@@ -182,9 +182,8 @@ def diverge(folder):
 
 
 def interrupt(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["commands"][-1].update(exit_code=None, seconds=None)
-    edit(folder / "manifest.json", **manifest)
+    results_folders.edit_manifest(
+        folder, lambda manifest: manifest["commands"][-1].update(exit_code=None, seconds=None))
 
 
 MISSING = {
@@ -202,8 +201,8 @@ MISSING = {
     "what a figure left out": (lambda folder: edit(folder / "figures" / "fig2.json", left_out=["S1: seed 3"]),
                                "left out: S1: seed 3"),
     "interrupted": (interrupt, "The last command was interrupted"),
-    "unknown figure": (lambda folder: edit(folder / "manifest.json", figures=["claims", "fig2", "fig99"]),
-                       "not known to this version fig99"),
+    "unknown figure": (lambda folder: results_folders.edit_manifest(
+        folder, results_folders.at("figures", ["claims", "fig2", "fig99"])), "not known to this version fig99"),
 }
 
 
@@ -242,6 +241,25 @@ def test_what_cannot_be_read_is_refused_and_the_old_report_stays(name, data, mes
     out, err = capsys.readouterr()
     assert message in err and err.count("\n") == 1 and out == ""
     assert (folder / "report.html").read_bytes() == before
+
+
+def test_an_edited_manifest_is_refused_and_an_unsealed_one_is_read(folder, capsys):
+    results_folders.edit_manifest(folder, results_folders.at("machine.processor", "faster"), sealed=False)
+    assert main(["report", str(folder)]) == 2
+    assert "manifest.json was edited: its digest" in capsys.readouterr().err
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["digest"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "faster" in report(folder)[0].text
+
+
+@pytest.mark.parametrize("change", [results_folders.at("figures", ["fig2"]),
+                                    results_folders.at("configuration.seeds", [5])], ids=["figures", "seeds"])
+def test_a_ledger_of_other_results_is_not_shown(change, folder):
+    assert report(folder)[0].all("article")
+    results_folders.edit_manifest(folder, change)
+    page, _ = report(folder)
+    assert not page.all("article") and "The ledger is not in this folder" in page.text
 
 
 def test_on_a_full_disk_the_old_report_stays(folder, capsys, monkeypatch):

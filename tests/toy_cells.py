@@ -71,6 +71,6 @@ def figure(name, cells):
         axes[0, 0].bar(range(len(cells)), heights)
         rows = [{"seed": cell.config["seed"], "status": trace.status, "sum": height}
                 for cell, trace, height in zip(cells, traces, heights, strict=True)]
-        return Drawing(canvas, rows, {"shown": "sums"})
+        return Drawing(canvas, rows, {"shown": "sums", "configuration": options.configuration})
 
     return Figure(name, "Toys", "nothing", lambda options: cells, draw)

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from lintransformer.paper.cells import in_order
 from lintransformer.paper.comparing import first_difference
+from lintransformer.paper.derived import stored_files
 from lintransformer.paper.environment import machine, versions
 from lintransformer.paper.figures import draw_figure, write_drawing
 from lintransformer.paper.figures.base import FORMATS
+from lintransformer.paper.files import Damaged, is_sealed
 from lintransformer.paper.folder import Folder, held_for_reading, open_folder, results_store
-from lintransformer.paper.store import Damaged, read_folder
+from lintransformer.paper.store import Store, read_folder
 
 
 @dataclass
@@ -61,7 +63,8 @@ def check_folder(root, over=iter) -> Findings:
     with held_for_reading(store.root):
         sound = check_cells(store.root, findings)
         try:
-            folder = open_folder(store)
+            folder = open_folder(store, trusted=False)
+            check_seal(store, findings)
         except Damaged as error:
             findings.mismatches.append(f"{error}: figures, tables and the ledger were not checked")
             return findings
@@ -87,6 +90,15 @@ def check_cells(root: Path, findings: Findings) -> set[str]:
                 findings.cells["damaged"] += 1
                 findings.mismatches.append(f"{name}: {_in_words(error)}")
     return sound
+
+
+def check_seal(store: Store, findings: Findings):
+    """Find whether the manifest was edited: every check that follows goes by what it says."""
+    sealed = is_sealed(store.manifest())
+    if sealed is None:
+        findings.notes.append("manifest.json is not sealed, as earlier versions left it: not checked for edits")
+    elif not sealed:
+        findings.mismatches.append("manifest.json was edited: its digest is not that of its content")
 
 
 def check_derived(folder: Folder, sound: set[str], findings: Findings, over=iter):
@@ -150,12 +162,6 @@ def check_report(folder: Folder, findings: Findings):
         findings.notes += [f"{name} is not what these results give now: write it with `lintransformer report`"
                            for name, path in stored.items()
                            if not path.exists() or path.read_bytes() != derived[name].encode()]
-
-
-def stored_files(root: Path) -> list[str]:
-    """Return what figures and the ledger have left in the folder, as paths in it."""
-    paths = [*(root / "figures").glob("*"), *(root / "tables").glob("*"), *root.glob("claims.json")]
-    return sorted(str(path.relative_to(root)) for path in paths if not path.name.startswith("."))
 
 
 def same_environment(manifest: dict) -> bool:

@@ -101,3 +101,10 @@ def read_json(path) -> dict:
 def seal(record: dict) -> dict:
     """Return the record with a digest of its own content, so that an edit by hand shows."""
     return {**record, "digest": hashlib.sha256(canonical(record).encode()).hexdigest()}
+
+
+def is_sealed(record: dict) -> bool | None:
+    """Whether a record still has the content it was sealed with; None if it was never sealed."""
+    if "digest" not in record:
+        return None
+    return record == seal({name: value for name, value in record.items() if name != "digest"})

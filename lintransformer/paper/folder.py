@@ -7,9 +7,9 @@ from pathlib import Path
 
 from lintransformer.checks import InputError
 from lintransformer.paper.figures import FIGURES, Figure, find_figures
-from lintransformer.paper.manifest import check_shape
 from lintransformer.paper.options import Options
-from lintransformer.paper.store import Damaged, Store, StoreError
+from lintransformer.paper.schema import read_manifest, read_options
+from lintransformer.paper.store import Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -56,44 +56,17 @@ def results_store(root) -> Store:
     return Store(root)
 
 
-def open_folder(store: Store) -> Folder:
-    """Read the manifest.
+def open_folder(store: Store, trusted: bool = True) -> Folder:
+    """Read the manifest; ``trusted`` as for `read_manifest`.
 
     Raises
     ------
     Damaged
         If it is not what a run writes.
     """
-    manifest = check_shape(store.manifest())
-    try:
-        options = read_options(manifest["configuration"])
-        figures, unknown = split_known(manifest["figures"])
-        for command in manifest["commands"]:
-            command["argv"], command["started"], command["seconds"]
-        manifest["date"], manifest["versions"]["numpy"], manifest["machine"]["processor"]
-    except (InputError, KeyError, TypeError, ValueError) as error:
-        raise Damaged(f"manifest.json was edited: {type(error).__name__}: {error}") from None
-    return Folder(store, manifest, options, figures, unknown)
-
-
-def read_options(configuration: dict) -> Options:
-    """Return the options that have this configuration, those of the preset left out.
-
-    Raises
-    ------
-    InputError, TypeError, ValueError
-        If none has.
-    """
-    given = {name: tuple(value) if isinstance(value, list) else value
-             for name, value in configuration.items()}
-    options = Options(**given)
-    if options.configuration != configuration:
-        raise ValueError("its configuration is not one that a run writes")
-    of_preset = Options(preset=options.preset).configuration
-    for name in ("seeds", "steps"):
-        if configuration[name] == of_preset[name]:
-            given[name] = None
-    return Options(**given)
+    manifest = read_manifest(store, trusted)
+    figures, unknown = split_known(manifest["figures"])
+    return Folder(store, manifest, read_options(manifest["configuration"]), figures, unknown)
 
 
 def split_known(ids) -> tuple[list[Figure], list[str]]:

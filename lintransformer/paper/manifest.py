@@ -6,9 +6,12 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 
+from lintransformer.paper.derived import remove_derived, told_by_captions
 from lintransformer.paper.environment import machine, versions
+from lintransformer.paper.files import Damaged, StoreError
 from lintransformer.paper.options import Options
-from lintransformer.paper.store import Damaged, Store, StoreError
+from lintransformer.paper.schema import read_manifest
+from lintransformer.paper.store import Store
 
 
 class Manifest:
@@ -19,36 +22,59 @@ class Manifest:
     figures : list of str
         The ids this command draws; the manifest lists those of all commands.
     force : bool
-        Take over a folder of another configuration.
+        Take over a folder of another configuration; what was derived under that one is removed.
 
     Raises
     ------
     StoreError
-        If the folder holds results of another configuration.
+        If the folder holds results of another configuration, or of one that cannot be told.
     """
 
     def __init__(self, store: Store, options: Options, figures, jobs: int, force: bool = False):
         self.store, self.options = store, options
-        try:
-            before = check_shape(store.manifest()) or {}
-        except Damaged as error:               # cells are checked on their own: nothing is lost with it
-            print(f"lintransformer: {store.root}: {error}: written anew", file=sys.stderr)
-            before = {}
+        self.outdated: list | None = None      # ids of another configuration's figures, if it is taken over
+        before = self._before(force)
         held = before.get("configuration", options.configuration)
         if held != options.configuration:
             if not force:
                 here, asked = describe(held, options.configuration), describe(options.configuration, held)
                 raise StoreError(f"{store.root} holds results of {here}; asked for is {asked}: "
                                  "choose another --out, or use --force")
-            before = {}
+            self.outdated, before = before["figures"], {}
         self.before = before
         self.figures = sorted({*before.get("figures", ()), *figures})
         self.command = {"argv": sys.argv, "started": datetime.now(UTC).isoformat(timespec="seconds"),
                         "jobs": jobs, "seconds": None, "exit_code": None}
         self.start = time.perf_counter()
 
+    def _before(self, force: bool) -> dict:
+        """Return the manifest that is there; what captions tell of it if it is lost: cells are checked on
+        their own, so that they are kept in any case.
+        """
+        root, problem = self.store.root, "there is no manifest.json"
+        try:
+            if (manifest := read_manifest(self.store)) is not None:
+                return manifest
+        except Damaged as error:
+            problem = str(error)
+        try:
+            before = told_by_captions(root)
+        except Damaged as error:
+            if not force:
+                raise StoreError(f"{root}: {problem}, and {error}: choose another --out, or use --force, "
+                                 "which removes figures and tables") from None
+            self.outdated, before = [], {}
+        if (root / "manifest.json").exists():
+            print(f"lintransformer: {root}: {problem}: written anew", file=sys.stderr)
+        return before
+
     def begin(self):
-        """Write the manifest before the first cell: a folder of ours is known as such from the start."""
+        """Write the manifest before the first cell: a folder of ours is known as such from the start.
+
+        What was derived under another configuration goes first: it is never found under this one's name.
+        """
+        if self.outdated is not None:
+            remove_derived(self.store.root, self.outdated)
         self._write(self.before.get("cells", {}))
 
     def end(self, exit_code: int, statuses: dict):
@@ -64,15 +90,6 @@ class Manifest:
             "seconds": round(sum(command.get("seconds") or 0.0 for command in commands), 3),
             "versions": versions(), "machine": machine(),
             "threads": {"worker_processes": self.command["jobs"], "blas_threads_per_worker": 1}})
-
-
-def check_shape(manifest: dict | None) -> dict | None:
-    """Return the manifest; raise `Damaged` if what is read of it is not as written."""
-    if manifest is not None and not (isinstance(manifest.get("configuration"), dict)
-                                     and isinstance(commands := manifest.get("commands"), list)
-                                     and all(isinstance(command, dict) for command in commands)):
-        raise Damaged("manifest.json was edited")
-    return manifest
 
 
 def describe(configuration: dict, other: dict) -> str:

@@ -52,9 +52,9 @@ def render(folder: Folder) -> tuple[str, str]:
 
 def facts(folder: Folder) -> dict:
     """Return everything the templates say."""
-    book, entries = report_ledger.ledger(folder.root)
+    book, entries = report_ledger.ledger(folder)
     sections = parts.sections(folder)
-    ledger = next((section for section in sections if section.id == parts.LEDGER), None)
+    ledger = next((section for section in sections if section.id == report_ledger.LEDGER), None)
     missing, command = parts.not_run(folder)
     return {"paper": PAPER, "name": folder.options.folder_name, "date": parts.when(folder),
             "book": book, "entries": entries, "counts": report_ledger.counts(entries), "ledger": ledger,

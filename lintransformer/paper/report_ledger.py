@@ -3,8 +3,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lintransformer.paper.folder import Folder
 from lintransformer.paper.report_text import Table, interval, read_json, table_of, text
 
+LEDGER = "claims"      # the id of its figure
 # Verdict -> (its class in the style sheet, the sign beside it: colour alone would not do).
 MARKS = {"agrees": ("agrees", "✓"), "differs": ("differs", "✗"), "undecided": ("undecided", "?"),
          "depends on the convention": ("depends", "±"), "not testable here": ("untestable", "–")}
@@ -21,10 +23,12 @@ class Entry:
     conventions: Table
 
 
-def ledger(root) -> tuple[dict | None, list[Entry]]:
-    """Return the stored ledger and its entries; None if it is not there."""
-    book = read_json(root / "claims.json")
-    return (None, []) if book is None else (book, [entry(record) for record in book["claims"]])
+def ledger(folder: Folder) -> tuple[dict | None, list[Entry]]:
+    """Return the stored ledger and its entries; None if it is not there, or is not of these results."""
+    book = read_json(folder.root / "claims.json") if LEDGER in folder.manifest["figures"] else None
+    if book is None or book["configuration"] != folder.manifest["configuration"]:
+        return None, []
+    return book, [entry(record) for record in book["claims"]]
 
 
 def entry(record: dict) -> Entry:

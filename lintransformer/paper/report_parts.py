@@ -10,11 +10,11 @@ from lintransformer.paper.cells import in_order
 from lintransformer.paper.figures import FIGURES
 from lintransformer.paper.folder import Folder
 from lintransformer.paper.manifest import show
+from lintransformer.paper.report_ledger import LEDGER
 from lintransformer.paper.report_text import duration, explain, read_json, table_of, text
 from lintransformer.paper.store import Damaged, Store
 
 PICTURES = {"png": "image/png", "svg": "image/svg+xml"}      # what browsers show, in order of preference
-LEDGER = "claims"
 
 
 @dataclass(frozen=True)

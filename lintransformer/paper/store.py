@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from lintransformer.paper.cells import Cell, Trace, key_of
-from lintransformer.paper.files import Damaged, StoreError, plain, read_json, seal, write_file, write_json
+from lintransformer.paper.files import (Damaged, StoreError, is_sealed, plain, read_json, seal, write_file,
+                                        write_json)
 
 OWN_NAMES = {"manifest.json", ".lock", "runs", "figures", "tables", "report.html", "report.md", "claims.json"}
 
@@ -51,8 +52,7 @@ def read_folder(folder: Path) -> Trace:
     record, status = (read_json(folder / name) for name in ("config.json", "status.json"))
     if key_of(record) != folder.name:
         raise Damaged("config.json was edited: its hash is not the folder's name")
-    digest = status.pop("digest", None)
-    if seal(status)["digest"] != digest or status.get("key") != folder.name:
+    if not is_sealed(status) or status["key"] != folder.name:
         raise Damaged("status.json was edited")
     try:
         data = (folder / "trace.npz").read_bytes()
@@ -187,5 +187,5 @@ class Store:
         return read_json(path) if path.exists() else None
 
     def write_manifest(self, manifest: dict):
-        """Write the manifest whole."""
-        write_json(self.root / "manifest.json", manifest)
+        """Write the manifest whole and sealed."""
+        write_json(self.root / "manifest.json", seal(plain(manifest)))
