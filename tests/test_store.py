@@ -167,6 +167,45 @@ def test_folder_with_other_files_is_refused(tmp_path):
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
+FOREIGN = {
+    "manifest of a web page": ("manifest.json", '{"name": "My page", "icons": []}'),
+    "manifest that is no JSON": ("manifest.json", "Manifest-Version: 1.0"),
+    "figures": ("figures/table1.csv", "precious"),
+    "tables": ("tables/.draft.tmp", "precious"),
+    "a report": ("report.md", "precious"),
+    "runs": ("runs/monday/config.json", "{}"),
+    "a temporary file": (".draft.tmp", "precious"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_names_like_ours_do_not_make_a_folder_ours(case, tmp_path):
+    name, content = FOREIGN[case]
+    path = write_file(tmp_path / "out" / name, content)
+    with pytest.raises(StoreError, match="holds '.*' and no manifest.json that a run wrote"):
+        with Store(tmp_path / "out").locked():
+            pass
+    assert path.read_text() == content and os.listdir(tmp_path / "out") == [name.split("/")[0]]
+
+
+def test_a_folder_of_a_run_that_was_killed_at_once_is_ours(tmp_path):
+    for name in (".lock", ".manifest.json.tmp"):
+        (tmp_path / name).write_text("")
+    with Store(tmp_path).locked():
+        assert os.listdir(tmp_path) == [".lock"]
+
+
+def test_temporary_files_that_are_not_ours_stay(stored):
+    store, cell = stored
+    others = [store.root / ".draft.tmp", store.root / "figures" / ".draft.txt.tmp",
+              store.folder(cell) / ".notes.tmp", store.root / "notes" / ".fig2.png.tmp"]
+    for path in others:
+        write_file(path, "precious")
+    (store.root / "figures" / ".x.png.tmp").mkdir()
+    with store.locked():
+        assert all(path.read_text() == "precious" for path in others)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_failing_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, call, code):

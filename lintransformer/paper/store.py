@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 import time
 import zipfile
 from dataclasses import dataclass
@@ -26,7 +27,13 @@ from lintransformer.paper.cells import Cell, Trace, key_of
 from lintransformer.paper.files import (Damaged, StoreError, is_sealed, plain, read_json, seal, write_file,
                                         write_json)
 
-OWN_NAMES = {"manifest.json", ".lock", "runs", "figures", "tables", "report.html", "report.md", "claims.json"}
+KEY = "[0-9a-f]{16}"
+# The temporary files of `write_file`, by their place in the folder.
+TEMPORARY = re.compile(rf"""\.(manifest\.json|claims\.json|report\.html|report\.md)\.tmp
+                       | (figures|tables)/\.[\w-]+\.(csv|json|md|png|pdf|svg)\.tmp
+                       | runs/{KEY}/\.(config\.json|status\.json|trace\.npz)\.tmp""", re.VERBOSE)
+# A manifest with most of these entries is ours, damaged perhaps.
+ENTRIES = ("configuration", "figures", "cells", "commands", "versions", "machine", "threads")
 
 
 def npz_bytes(arrays: dict) -> bytes:
@@ -128,18 +135,41 @@ class Store:
         with lock:
             if not _take(lock):
                 raise StoreError(f"{self.root} is in use by another run: wait, or choose another --out")
-            for pattern in (".*.tmp", "*/.*.tmp", "runs/*/.*.tmp"):
-                for leftover in self.root.glob(pattern):
-                    leftover.unlink(missing_ok=True)
+            self._clear()
             yield self
 
+    def _clear(self):
+        """Remove the temporary files that a killed run left, and no others."""
+        for pattern in (".*.tmp", "*/.*.tmp", "runs/*/.*.tmp"):
+            for path in self.root.glob(pattern):
+                if TEMPORARY.fullmatch(path.relative_to(self.root).as_posix()) and not path.is_dir():
+                    try:
+                        path.unlink(missing_ok=True)
+                    except OSError as error:
+                        raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
+
     def check_ours(self):
-        """Raise `StoreError` if the folder holds files that are not results."""
-        if self.root.is_dir() and not (self.root / "manifest.json").exists():
-            strangers = sorted(path.name for path in self.root.iterdir() if path.name not in OWN_NAMES
-                               and not path.name.endswith(".tmp"))
+        """Raise `StoreError` if the folder holds files, and neither a manifest of ours nor cells.
+
+        Names alone tell nothing: a ``figures`` folder or a ``manifest.json`` may be anybody's.
+        """
+        if self.root.is_dir() and not self._has_our_manifest() and not self._has_cells():
+            strangers = sorted(path.name for path in self.root.iterdir()
+                               if path.name not in (".lock", ".manifest.json.tmp"))    # a run killed at once
             if strangers:
-                raise StoreError(f"{self.root} holds {strangers[0]!r} and no manifest.json: not results")
+                raise StoreError(f"{self.root} holds {strangers[0]!r} and no manifest.json that a run wrote: "
+                                 "not results")
+
+    def _has_our_manifest(self) -> bool:
+        try:
+            manifest = self.manifest() or {}
+        except Damaged:
+            return False
+        return sum(name in manifest for name in ENTRIES) > len(ENTRIES) / 2
+
+    def _has_cells(self) -> bool:
+        return any(re.fullmatch(KEY, path.name) and (path / "config.json").is_file()
+                   for path in self.root.glob("runs/*"))
 
     def state(self, cell: Cell) -> State:
         """Return what is stored of a cell, after checking its files."""
