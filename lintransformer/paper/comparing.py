@@ -30,7 +30,7 @@ def first_difference(suffix: str, stored: bytes, derived: bytes, exact: bool) ->
         before, after = stored.decode(), derived.decode()
         entries = {".csv": _csv_entries, ".json": _json_entries, ".md": _lines}[suffix]
         old, new = entries(before), entries(after)
-    except ValueError as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         return f"not readable as {suffix[1:].upper()}: {error}"
     for place in dict.fromkeys([*new, *old]):
         if place not in old:
@@ -77,7 +77,7 @@ def _lines(text: str) -> dict:
 def _close(one, other) -> bool:
     try:
         return math.isclose(float(one), float(other), rel_tol=ROUNDING, abs_tol=1e-12)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):        # an integer may be too large for a float
         return False
 
 
