@@ -201,6 +201,12 @@ def test_on_another_machine_rounding_is_forgiven_and_no_more(folder, capsys, mon
     assert main(["check", str(folder)]) == 1
 
 
+@pytest.mark.parametrize("formats", ["pdf", "svg", "pdf,png", "png,svg,pdf"])
+def test_pictures_hang_on_no_order_of_formats(formats, folder, capsys):
+    assert main([*results_folders.RUN, str(folder), "--formats", formats, "-j", "1"]) == 0
+    assert main(["check", str(folder), "-q"]) == 0, capsys.readouterr().out
+
+
 def test_a_report_that_is_out_of_date_is_noted(folder, capsys):
     assert main(["report", str(folder), "-q"]) == 0 and main(["check", str(folder)]) == 0
     assert "note" not in capsys.readouterr().out
@@ -241,6 +247,10 @@ def test_a_folder_in_use_is_left_alone(folder, capsys):
     (".json", b'{"a": null}', b'{"a": 0}', "a is null", "a is null"),
     (".json", b'{"a":1}', b'{"a": 1}', "the layout of the file was changed", None),
     (".json", b'\xff', b'{"a": 1}', "not readable as JSON", "not readable as JSON"),
+    (".csv", b'a\n"1', b"a\n1\n", "not readable as CSV", "not readable as CSV"),
+    (".csv", b"a\n" + b"1" * 200_000, b"a\n1\n", "not readable as CSV", "not readable as CSV"),
+    (".json", b"[" * 100_000, b'{"a": 1}', "not readable as JSON", "not readable as JSON"),
+    (".json", b'{"a": 1' + b"0" * 400 + b"}", b'{"a": 1}', "a is 1000", "a is 1000"),
     (".md", b"| 1.0 |\n", b"| 1.1 |\n", "line 1 is '| 1.0 |'", None),
     (".png", b"1", b"2", "not the picture that the traces give", "not the picture"),
 ])

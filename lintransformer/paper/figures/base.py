@@ -160,10 +160,23 @@ def write_drawing(folder: Path, figure: Figure, drawing: Drawing, formats) -> li
     caption = {"id": figure.id, "title": figure.title, "paper": figure.paper, **drawing.caption}
     files = {"csv": csv_text(drawing.table),
              "json": json.dumps(plain(caption), indent=1, allow_nan=False) + "\n"}
-    if drawing.figure is not None:
+    if drawing.figure is not None and formats:
+        lay_out(drawing.figure)
         files.update((name, picture(drawing.figure, name)) for name in formats)
     written = [write_file(folder / f"{figure.id}.{name}", data) for name, data in files.items()]
     return written + [write_file(folder.parent / path, data) for path, data in drawing.files.items()]
+
+
+def lay_out(figure):
+    """Place the axes of a figure for good, as for its PNG.
+
+    A constrained layout starts from where the one of the last picture left the axes, so that the bytes of a
+    picture would hang on the formats that were saved before it.
+    """
+    with shared_style():
+        figure.set_dpi(STYLE["savefig.dpi"])
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def picture(figure, format: str) -> bytes:
