@@ -158,7 +158,7 @@ def terminate_as_interrupt():
 
 
 def resume_command() -> str:
-    """Return the command as it was typed, but for --force: what it has run already need not run again."""
+    """Return the command as it was typed: with --force it starts again, as what is stored may be older."""
     program, *arguments = sys.argv
     called = [sys.executable, "-m", "lintransformer"] if Path(program).name == "__main__.py" else [program]
-    return shlex.join([*called, *(argument for argument in arguments if argument != "--force")])
+    return shlex.join([*called, *arguments])

@@ -139,6 +139,17 @@ def test_force_runs_finished_cells_again(toy):
     assert sorted(Path("log").read_text().split()) == ["1", "1", "2", "2"]
 
 
+def test_an_interrupted_forced_run_is_to_be_forced_again(toy, capsys, monkeypatch):
+    def interrupt(*args, **more):
+        raise KeyboardInterrupt
+
+    command = toy("toy", [toy_cells.cell(1)])
+    monkeypatch.setattr("sys.argv", ["lintransformer", *command, "--force"])
+    monkeypatch.setattr(Store, "save", interrupt)
+    assert main([*command, "--force"]) == 130
+    assert capsys.readouterr().err.endswith(" --out out --force\n")
+
+
 def test_two_runs_on_one_folder(toy, capsys):
     command = toy("toy", [toy_cells.cell(1)])
     with Store("out").locked():

@@ -78,6 +78,25 @@ def test_finished_cells_are_not_run_again_and_force_runs_them(tmp_path):
     assert sorted(Path(log).read_text().split()) == ["0", "0", "1", "2"]
 
 
+def test_a_forced_run_keeps_what_is_finished_until_it_is_replaced(tmp_path, monkeypatch):
+    log = str(tmp_path / "log")
+    cells = [toy_cells.cell(seed, log=log) for seed in (2, 1, 0)]
+    store, _ = run(tmp_path / "out", cells)
+    before = traces(store)
+
+    def killed(store, cell, *args, **more):                # as the first replacement comes in
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "out", cells, force=True)
+    assert [store.state(cell).status for cell in cells] == ["done"] * 3 and traces(store) == before
+    forced = Path(log).read_text().split()
+    run(tmp_path / "out", cells, force=True)
+    assert sorted(Path(log).read_text().split()[len(forced):]) == ["0", "1", "2"]
+
+
 def test_a_shared_cell_runs_once(tmp_path):
     log = str(tmp_path / "log")
     shared = toy_cells.cell(0, log=log)

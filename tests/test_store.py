@@ -256,10 +256,3 @@ def test_plain_values():
     value = {"a": np.float32(0.5), "b": (1, np.int64(2)), 3: float("nan"), "c": np.array([1.0, np.inf]),
              "d": None, "e": True}
     assert plain(value) == {"a": 0.5, "b": [1, 2], "3": "nan", "c": [1.0, "inf"], "d": None, "e": True}
-
-
-def test_forgotten_cell_is_missing(stored):
-    store, cell = stored
-    store.forget(cell)
-    assert store.state(cell).status == "missing"
-    assert (store.folder(cell) / "trace.npz").exists()

@@ -28,7 +28,8 @@ class Planned:
 def plan(store: Store, cells: Iterable[Cell], force: bool = False) -> list[Planned]:
     """Return every cell needed, needed ones first, with what is to be done about it.
 
-    A cell runs if it is missing, damaged, failed or timed out, or if ``force``. A sound cell is kept even
+    A cell runs if it is missing, damaged, failed or timed out, or if ``force``: what is stored of it then stays
+    until its replacement is ready, so that a run that is killed loses nothing, and is to be forced again. A sound cell is kept even
     where one it needs is damaged: running that one again gives the trace it was computed from.
     """
     planned = []
@@ -69,9 +70,6 @@ def run_cells(store: Store, planned: list[Planned], *, jobs: int = 1, timeout: f
         check_finite_positive("timeout", timeout)
     states = {item.cell.key: item.state for item in planned if not item.run}
     queue = _longest_path_first([item.cell for item in planned if item.run])
-    for item in planned:
-        if item.run and item.state.settled:      # forced: forgotten first, to be resumed without --force
-            store.forget(item.cell)
     workers: list[Worker] = []
     tell = progress or (lambda cell, fraction: None)
 

@@ -198,13 +198,6 @@ class Store:
             "key": cell.key, "label": cell.label, "status": status, "summary": summary, **more,
             "trace_bytes": len(data), "trace_sha256": hashlib.sha256(data).hexdigest()})))
 
-    def forget(self, cell: Cell):
-        """Take a cell's status away: it counts as not run."""
-        try:
-            (self.folder(cell) / "status.json").unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot write {self.folder(cell)}: {error.strerror}") from error
-
     def manifest(self) -> dict | None:
         """Return the manifest, None if there is none.
 
