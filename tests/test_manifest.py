@@ -108,6 +108,17 @@ def test_results_of_a_configuration_that_cannot_be_told_are_left_alone(toy, caps
     assert main([*command, "--force"]) == 0 and main(["check", "out"]) == 0
 
 
+def test_an_edited_manifest_is_not_reported(toy, capsys):
+    main(toy("toy", []))
+    results_folders.edit_manifest(Path("out"), at("machine.processor", "faster"), sealed=False)
+    assert main(["report", "out"]) == 2
+    assert "manifest.json was edited: its digest" in capsys.readouterr().err
+    unsealed = manifest()
+    del unsealed["digest"]
+    Path("out/manifest.json").write_text(json.dumps(unsealed))
+    assert main(["report", "out"]) == 0 and "faster" in Path("out/report.md").read_text()
+
+
 def test_an_unsealed_manifest_is_read_and_sealed(toy, capsys):
     main(command := toy("toy", [toy_cells.cell(1)]))
     unsealed = manifest()

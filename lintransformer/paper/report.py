@@ -5,6 +5,7 @@ Equal results give equal bytes: the date is the manifest's. What is missing is n
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from lintransformer.paper import report_ledger, report_parts as parts
@@ -61,7 +62,7 @@ def facts(folder: Folder) -> dict:
             "sections": [section for section in sections if section is not ledger],
             "drawn": {section.id for section in sections}, "unknown": folder.unknown, "not_run": missing,
             "command": command, "commands": parts.commands(folder), "about": parts.about(folder),
-            "out": parts.out_of(folder), "interrupted": interrupted(folder)}
+            "out": shlex.quote(parts.out_of(folder)), "interrupted": interrupted(folder)}
 
 
 def interrupted(folder: Folder) -> bool:
