@@ -7,6 +7,7 @@ import sys
 
 from lintransformer import cli_check, cli_list, cli_report, cli_run, cli_verify
 from lintransformer.checks import InputError
+from lintransformer.cli_output import reader_may_leave
 
 # Each adds its parser and sets `execute`; what a command imports waits until it runs.
 COMMANDS = (cli_list.add_list, cli_list.add_info, cli_run.add_run, cli_report.add_report, cli_check.add_check,
@@ -34,14 +35,27 @@ def build_parser() -> Parser:
 def main(argv=None) -> int:
     """Run one command and return its exit code; bad input is one line on standard error and 2."""
     try:
-        args = build_parser().parse_args(argv)
-        return args.execute(args)
+        check_words(sys.argv[1:] if argv is None else argv)
+        with reader_may_leave():
+            args = build_parser().parse_args(argv)
+            return args.execute(args)
+        return 0
     except InputError as error:
         print(f"lintransformer: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lintransformer: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:                        # the reader of our output left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:                       # of a path in most cases: too long, not ours to look into
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)!r}: "
+        print(f"lintransformer: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def check_words(words):
+    """Raise `InputError` for an argument that is not UTF-8: paths end up in the manifest and the report."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"argument {word!r} is not UTF-8") from None

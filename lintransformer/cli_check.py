@@ -4,6 +4,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from lintransformer.cli_output import reader_may_leave
+
 
 def add_check(commands):
     """Add the command ``check``."""
@@ -27,12 +29,13 @@ def execute(args) -> int:
     """Run the check and return its exit code."""
     from lintransformer.paper.checking import check_folder
     findings = check_folder(args.folder, iter if args.quiet or not sys.stderr.isatty() else progress_bar)
-    for line in findings.mismatches:
-        print(line)
-    if not args.quiet:
-        for line in findings.notes:
-            print(f"note: {line}")
-        cells = ", ".join(f"{count} {status}" for status, count in sorted(findings.cells.items())) or "none"
-        found = f"{len(findings.mismatches)} mismatches" if findings.mismatches else "all as written"
-        print(f"{args.folder}: cells: {cells}; derived files compared: {findings.files}; {found}")
+    with reader_may_leave():
+        for line in findings.mismatches:
+            print(line)
+        if not args.quiet:
+            for line in findings.notes:
+                print(f"note: {line}")
+            cells = ", ".join(f"{count} {status}" for status, count in sorted(findings.cells.items())) or "none"
+            found = f"{len(findings.mismatches)} mismatches" if findings.mismatches else "all as written"
+            print(f"{args.folder}: cells: {cells}; derived files compared: {findings.files}; {found}")
     return 1 if findings.mismatches else 0

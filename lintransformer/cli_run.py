@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from lintransformer.checks import check_finite_positive, check_positive_integer
+from lintransformer.cli_output import reader_may_leave
 
 
 def add_run(commands):
@@ -93,9 +94,10 @@ def run(store, figures, cells, options, formats, jobs, args) -> int:
     manifest.end(code, {key: state.status for key, state in states.items()})
     if not args.quiet:
         ran = sum(item.run for item in planned)
-        print(f"{len(planned)} cells: {ran} run, {len(planned) - ran} kept, {len(unfinished)} not done; "
-              f"{time.perf_counter() - start:.1f} s")
-        print("\n".join(map(str, written)))
+        with reader_may_leave():
+            print(f"{len(planned)} cells: {ran} run, {len(planned) - ran} kept, {len(unfinished)} not done; "
+                  f"{time.perf_counter() - start:.1f} s")
+            print("\n".join(map(str, written)))
     return code
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from lintransformer.checks import InputError
+from lintransformer.cli_output import reader_may_leave
 
 COLUMNS = ("model", "check", "largest error", "tolerance", "verdict")
 
@@ -38,8 +39,9 @@ def run(arguments) -> int:
         rows = run_battery(arguments.model, arguments.full, progress)
     seconds = time.perf_counter() - start
     passed = all(row.check.passed for row in rows)
-    print(format_table(rows))
-    print("\n" + format_summary(rows, len(models), seconds))
+    with reader_may_leave():
+        print(format_table(rows))
+        print("\n" + format_summary(rows, len(models), seconds))
     if arguments.json is not None:
         _write(Path(arguments.json), {"passed": passed, "seconds": round(seconds, 3),
                                       "rows": [row.as_dict() for row in rows]})

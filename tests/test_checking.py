@@ -2,6 +2,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -181,6 +183,16 @@ def test_every_damage_is_named(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     starts = [f"runs/{first.name}:", f"runs/{second.name}:", "fig2:", "figures/claims.png:"]
     assert len(lines) == len(starts) and all(line.startswith(start) for line, start in zip(lines, starts))
+
+
+def test_a_reader_that_leaves_does_not_change_the_exit_code(folder):
+    flip(cell(folder) / "trace.npz", 300)
+    for command, code in ((["check", str(folder)], 1), (["list"], 0)):
+        process = subprocess.Popen([sys.executable, "-m", "lintransformer", *command], text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.close()
+        assert process.wait(60) == code and process.stderr.read() == ""
+        process.stderr.close()
 
 
 def test_a_cell_that_was_killed_is_no_damage_unless_it_is_needed(folder, capsys):

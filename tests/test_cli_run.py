@@ -188,6 +188,26 @@ def test_out_that_cannot_be_written_is_one_line(toy, capsys):
     assert Path("file").read_text() == "mine"
 
 
+def test_odd_paths_are_one_line(toy, capsys):
+    command = toy("toy", [toy_cells.cell(1)])
+    assert main(command) == 0
+    Path("out/figures/.x.tmp").mkdir()
+    assert main(command) == 0
+    Path("out/figures/.toy.svg.tmp").mkdir()
+    Path("out/report.html").mkdir()
+    capsys.readouterr()
+    odd = {(*command[:-1], "x" * 300): "'x+': File name too long", ("check", "x" * 300): "File name too long",
+           (*command[:-1], "caf\udce9"): r"'caf\\udce9' is not UTF-8", ("report", "caf\udce9"): "not UTF-8",
+           tuple(command): "cannot write out/figures/toy.svg: Is a directory",
+           ("report", "out"): "cannot write out/report.html: Is a directory"}
+    for argv, message in odd.items():
+        assert main(list(argv)) == 2
+        out, err = capsys.readouterr()
+        assert re.search(message, err) and err.count("\n") == 1 and out == ""
+    assert main(["check", "out"]) == 0
+    assert sorted(os.listdir()) == ["out"]
+
+
 SCRIPT = """
 import sys, toy_cells
 from lintransformer.cli import main

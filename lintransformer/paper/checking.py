@@ -153,7 +153,7 @@ def check_report(folder: Folder, findings: Findings):
     """Note a report that says something else than these results: an older one, or one that was edited."""
     from lintransformer.paper.report import render
     stored = {name: folder.root / name for name in ("report.html", "report.md")}
-    if any(path.exists() for path in stored.values()):
+    if any(path.is_file() for path in stored.values()):
         try:
             derived = dict(zip(stored, render(folder)))
         except Damaged as error:
@@ -161,7 +161,7 @@ def check_report(folder: Folder, findings: Findings):
             return
         findings.notes += [f"{name} is not what these results give now: write it with `lintransformer report`"
                            for name, path in stored.items()
-                           if not path.exists() or path.read_bytes() != derived[name].encode()]
+                           if not path.is_file() or path.read_bytes() != derived[name].encode()]
 
 
 def same_environment(manifest: dict) -> bool:
