@@ -91,7 +91,7 @@ def test_without_a_manifest_figures_tell_their_configuration(damage, toy, capsys
     capsys.readouterr()
     assert main(["run", "one", "--steps", "8", "--out", "out"]) == 2
     err = capsys.readouterr().err
-    assert "holds results of steps 7" in err and contents("out", "figures/*") == before
+    assert "holds results of steps 7" in err and err.count("\n") == 1 and contents("out", "figures/*") == before
     assert main(["run", "one", "--steps", "7", "--formats", "png", "--out", "out"]) == 0
     assert manifest()["figures"] == ["one", "two"] and main(["check", "out"]) == 0
 

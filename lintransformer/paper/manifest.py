@@ -33,6 +33,7 @@ class Manifest:
     def __init__(self, store: Store, options: Options, figures, jobs: int, force: bool = False):
         self.store, self.options = store, options
         self.outdated: list | None = None      # ids of another configuration's figures, if it is taken over
+        self.problem: str | None = None        # with the manifest that is there
         before = self._before(force)
         held = before.get("configuration", options.configuration)
         if held != options.configuration:
@@ -51,28 +52,28 @@ class Manifest:
         """Return the manifest that is there; what captions tell of it if it is lost: cells are checked on
         their own, so that they are kept in any case.
         """
-        root, problem = self.store.root, "there is no manifest.json"
         try:
             if (manifest := read_manifest(self.store)) is not None:
                 return manifest
         except Damaged as error:
-            problem = str(error)
+            self.problem = str(error)
         try:
-            before = told_by_captions(root)
+            return told_by_captions(self.store.root)
         except Damaged as error:
             if not force:
-                raise StoreError(f"{root}: {problem}, and {error}: choose another --out, or use --force, "
-                                 "which removes figures and tables") from None
-            self.outdated, before = [], {}
-        if (root / "manifest.json").exists():
-            print(f"lintransformer: {root}: {problem}: written anew", file=sys.stderr)
-        return before
+                lost = self.problem or "there is no manifest.json"
+                raise StoreError(f"{self.store.root}: {lost}, and {error}: choose another --out, or use "
+                                 "--force, which removes figures and tables") from None
+            self.outdated = []
+            return {}
 
     def begin(self):
         """Write the manifest before the first cell: a folder of ours is known as such from the start.
 
         What was derived under another configuration goes first: it is never found under this one's name.
         """
+        if self.problem is not None:
+            print(f"lintransformer: {self.store.root}: {self.problem}: written anew", file=sys.stderr)
         if self.outdated is not None:
             remove_derived(self.store.root, self.outdated)
         self._write(self.before.get("cells", {}))
