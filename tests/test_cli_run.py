@@ -93,7 +93,8 @@ def test_damage_is_named_and_mended(toy, capsys):
     assert out.startswith("2 cells: 2 run")
     assert re.search("toy 0 .*trace.npz has 9 bytes.*: run again\n.*toy 1 .*config.json was edited", err)
     assert contents("out", "figures/*") == before
-    for text, message in (("{", "is not valid JSON"), ('{"configuration": 3}', "was edited: configuration is 3")):
+    for text, message in (("{", "is not valid JSON"),
+                          ('{"configuration": 3}', "was edited: configuration is 3")):
         Path("out/manifest.json").write_text(text)
         assert main(command) == 0
         out, err = capsys.readouterr()
@@ -222,7 +223,8 @@ if __name__ == "__main__":
 def start(*argv, **streams):
     """Start the command line with the toy figure in a process group of its own."""
     return subprocess.Popen([sys.executable, "-c", SCRIPT, *argv], text=True, start_new_session=True,
-                            env={**os.environ, "PYTHONPATH": str(HERE)}, **streams)
+                            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))},
+                            **streams)
 
 
 @pytest.fixture(scope="module")

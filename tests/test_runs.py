@@ -220,7 +220,7 @@ def children(pid):
 def test_kill_9_then_the_same_run_gives_the_same_bytes(tmp_path, finished):
     cells = [toy_cells.cell(seed, naps=3, nap=0.05) for seed in range(8)]
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")],
-                               env={**os.environ, "PYTHONPATH": str(HERE)})
+                               env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))})
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         statuses = list(tmp_path.glob("killed/runs/*/status.json"))
