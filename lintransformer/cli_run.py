@@ -28,7 +28,8 @@ def add_run(commands):
     add("--steps", type=int, metavar="N", help="training iterations; the preset's by default")
     add("-j", "--jobs", type=int, metavar="N", help="worker processes (default: 2); same numbers for any")
     add("--out", type=Path, metavar="FOLDER", help="results folder (default: results/PRESET...)")
-    add("--force", action="store_true", help="run finished cells again; of another configuration's folder only cells stay")
+    add("--force", action="store_true",
+        help="run finished cells again; take over a folder of another configuration, removing its figures")
     add("--dry-run", action="store_true", help="list the cells, why each would run, the minutes")
     add("--formats", default="png,pdf", metavar="LIST", help="of pictures: png, pdf, svg (default: png,pdf)")
     add("--timeout", type=float, metavar="SECONDS", help="for each cell; what it has then is kept, marked")

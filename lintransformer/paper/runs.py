@@ -28,9 +28,9 @@ class Planned:
 def plan(store: Store, cells: Iterable[Cell], force: bool = False) -> list[Planned]:
     """Return every cell needed, needed ones first, with what is to be done about it.
 
-    A cell runs if it is missing, damaged, failed or timed out, or if ``force``: what is stored of it then stays
-    until its replacement is ready, so that a run that is killed loses nothing, and is to be forced again. A sound cell is kept even
-    where one it needs is damaged: running that one again gives the trace it was computed from.
+    A cell runs if it is missing, damaged, failed or timed out, or if ``force``. What is stored of a forced cell
+    stays until its replacement is ready: a run that is killed loses nothing, and is to be forced again. A sound
+    cell is kept even where one it needs is damaged: running that one again gives the trace it was computed from.
     """
     planned = []
     for cell in in_order(cells):
