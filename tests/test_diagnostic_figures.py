@@ -113,6 +113,12 @@ def test_points_of_curvature_include_the_paper_s_and_are_all_kept():
     assert cells.curvature_steps(training_cell(OPTIONS, "L6", "adam", 0).config) == SPARSE
 
 
+def test_hessians_across_kinks_are_exact():
+    config = {setting: cells.curvature_cell(training_cell(OPTIONS, setting, "adam", 0)).config
+              for setting in ("S1", "nonlinear")}
+    assert config["nonlinear"]["method"] == "exact" and "method" not in config["S1"]
+
+
 def test_cells_are_shared_and_estimated():
     assert set(FIGURES["fig16"].cells(OPTIONS)) < set(FIGURES["fig5"].cells(OPTIONS))
     heavy = [cell for cell in FIGURES["fig11"].cells(OPTIONS) if cell in FIGURES["fig4"].cells(OPTIONS)]

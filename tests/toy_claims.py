@@ -76,10 +76,11 @@ class World:
     def smoothness(self, cell):
         """Larger for SGDM, without clipping, and where gradients are large."""
         training = cell.needs[0].config
-        sign, gradient_norm = self.sign(training["seed"]), np.linspace(2, 0.1, 40)
+        step = np.arange(0, cell.config["until"], cell.config["stride"])
+        sign, gradient_norm = self.sign(training["seed"]), np.linspace(2, 0.1, len(step))
         level = (training["optimizer"]["name"] == "sgd") + (training["clip_threshold"] is None)
         values = np.exp(sign * level + 0.02 * math.sin(training["seed"])) * gradient_norm**sign
-        return Trace({"step": np.arange(40), "smoothness": values, "gradient_norm": gradient_norm})
+        return Trace({"step": step, "smoothness": values, "gradient_norm": gradient_norm})
 
     def noise(self, cell):
         covariates, layers = cell.config["distribution"]["covariates"], cell.config["model"]["layers"]

@@ -5,7 +5,8 @@ Conventions
 theta (p,), H = Hessian of f at theta (p, p), v (p,) or a stack (K, p); H v has the
 shape of v. All in float64, whatever the dtype of theta, of v and of the batch.
 
-    difference   (g(theta + h u) - g(theta - h u)) / 2h, u = v / ||v||: two gradients, fastest, the default
+    difference   (g(theta + h u) - g(theta - h u)) / 2h, u = v / ||v||: two gradients, fastest, the default; wrong
+                 where a ReLU's kink lies between the two (`Transformer.has_kinks`: take one of the others)
     complex      Im g(theta + i h u) / h: no cancellation, hence h = 1e-20
     exact        tangents of the forward and the backward pass, by hand (lintransformer/objective.py)
 """

@@ -61,6 +61,11 @@ class Transformer:
         return self.parametrization.size + (self.embedding.size if self.embedding else 0)
 
     @property
+    def has_kinks(self):
+        """Whether f has kinks: a ReLU around the scores or in the embedding. Differences fail across them."""
+        return self.attention == "relu" or self.embedding is not None
+
+    @property
     def needs_tokens(self):
         """Whether Gram statistics are not enough for this model."""
         return self.form.needs_tokens or self.embedding is not None

@@ -2,7 +2,8 @@
 
 Curvature and smoothness read the parameters that a training run kept; the noise needs the initialisation
 only. All Hessians are of f on one fixed batch, the first on which the run's loss is recorded: evaluation seed
-99, 1000 prompts ("authors' code").
+99, 1000 prompts ("authors' code"), or as many as the run's own batches have where these are smaller. Where f
+has kinks Hessians are exact: a difference that crosses one is wrong (derivations/11, eq. 11.9).
 """
 from __future__ import annotations
 
@@ -110,7 +111,7 @@ def compute_curvature(config: dict, inputs: list, report) -> Outcome:
     for i, step in enumerate(steps):
         report(i / len(steps))
         try:
-            dense = hessian(model, kept[step], batch).to_dense()
+            dense = hessian(model, kept[step], batch, _method(config)).to_dense()
         except (KeyError, InputError):                                       # not reached, or diverged
             without.append(step)
             continue
@@ -131,7 +132,7 @@ def compute_smoothness(config: dict, inputs: list, report) -> Outcome:
     if len(path) < 2:                                                        # the first step diverged
         return Outcome({name: np.empty(0) for name in ("step", *PathSmoothness._fields)},
                        summary={"negative": 0})
-    measured = path_smoothness(model, path, batch, stride=config["stride"], progress=report)
+    measured = path_smoothness(model, path, batch, _method(config), config["stride"], report)
     arrays = {"step": np.arange(0, len(path) - 1, config["stride"]), **measured._asdict()}
     return Outcome(arrays, summary={"negative": int(np.sum(measured.smoothness < 0))})
 
@@ -139,8 +140,15 @@ def compute_smoothness(config: dict, inputs: list, report) -> Outcome:
 def _of(training: Cell) -> dict:
     recorded = training.config["evaluation"]
     prompts = min(recorded["prompts"], training.config["batch_size"])        # small runs: small Hessians
-    return {"distribution": training.config["distribution"], "model": training.config["model"],
-            "evaluation": {"seed": recorded["seeds"][0], "prompts": prompts}}
+    model = training.config["model"]
+    return {"distribution": training.config["distribution"], "model": model,
+            "evaluation": {"seed": recorded["seeds"][0], "prompts": prompts},
+            **({"method": "exact"} if build_model(**model).has_kinks else {})}
+
+
+def _method(config):
+    """How Hessian-vector products are computed: by the default, unless the configuration says otherwise."""
+    return config.get("method", "difference")
 
 
 def _model_and_batch(config):

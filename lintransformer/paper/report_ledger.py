@@ -34,15 +34,17 @@ def ledger(folder: Folder) -> tuple[dict | None, list[Entry]]:
 def entry(record: dict) -> Entry:
     """Return a claim's entry in texts."""
     measured = [f"{numbers(part)}; claimed {unbroken(part['claimed'])}"
-                + (f"; the paper's {unbroken(part['paper'])}" if part["paper"] else "")
+                + (f"; the paper's {unbroken(part['paper'])}, ours likewise {unbroken(part['mean_std'] or '-')}"
+                   if part["paper"] else "")
                 for part in record["parts"]]
     statistics = list(dict.fromkeys(part["statistic"] for part in record["parts"]))
     rows = [{"part": part["part"], "statistic": part["statistic"],
              "value [95 % interval]": interval(part["value"], part["interval"]), "seeds": part["n"],
-             "claimed": unbroken(part["claimed"]), "the paper's": part["paper"], "verdict": part["verdict"],
+             "claimed": unbroken(part["claimed"]), "the paper's mean (std)": part["paper"],
+             "ours": part["mean_std"], "verdict": part["verdict"],
              "by seed": text(part["by_seed"], digits=3)} for part in record["parts"]]
     said_above = {"statistic"} if len(statistics) < 2 else set()
-    empty = set() if record["paper"] else {"the paper's"}
+    empty = set() if record["paper"] else {"the paper's mean (std)", "ours"}
     rows = [{name: value for name, value in row.items() if name not in said_above | empty} for row in rows]
     conventions = [{"convention": convention["name"] + (" (decides)" if convention["primary"] else ""),
                     "verdict": convention["verdict"],

@@ -40,7 +40,7 @@ class Model:
 
     @property
     def has_kinks(self):
-        return self.options["attention"] == "relu" or self.options["embedding"] is not None
+        return self.build().has_kinks
 
     @property
     def is_polynomial(self):

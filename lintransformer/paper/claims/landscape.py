@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 
 from lintransformer.checks import InputError
 from lintransformer.diagnostics.conditioning import MEANINGS, robust_condition_number
 from lintransformer.diagnostics.smoothness import fit_smoothness
-from lintransformer.paper.claims.study import Convention, Study, by_seed, optimizer_name, title
+from lintransformer.paper.claims.study import README, Convention, Study, by_seed, optimizer_name, title
 from lintransformer.paper.claims.verdicts import above, below
 from lintransformer.paper.diagnostic_cells import curvature_cell, smoothness_cell
 from lintransformer.paper.experiment_cells import full_parametrization_cell, readme_cell, unclipped_cell
@@ -23,11 +24,11 @@ THREE = ("S1", "S2", "S3")
 DEFAULT_MEANING = "diagonal"  # max / median of |diag H| over all parameters: authors' code
 
 
-def condition_number(curvature, meaning: str, step: int | None = None) -> float:
-    """Return a trace's robust condition number at an iteration, or its geometric mean after the start."""
-    if step is not None and step not in curvature["step"]:
+def condition_number(curvature, meaning: str, steps) -> float:
+    """Return the geometric mean of a trace's robust condition numbers at these iterations."""
+    chosen = np.isin(curvature["step"], steps)
+    if chosen.sum() < len(steps):
         return math.nan
-    chosen = curvature["step"] == step if step is not None else curvature["step"] > 0
     numbers = robust_condition_number(curvature["diagonal"][chosen], curvature["eigenvalues"][chosen],
                                       curvature["reaches"], meaning)
     usable = numbers.size and np.isfinite(numbers).all() and (numbers > 0).all()
@@ -42,10 +43,17 @@ def curvature_cells(study: Study, *settings, make=training_cell):
     ]
 
 
-def ratio(curvatures, meaning: str, step: int | None) -> float:
-    """Return R_SGD / R_Adam of (SGDM's, Adam's) curvature."""
-    sgdm, adam = (condition_number(curvature, meaning, step) for curvature in curvatures)
+def ratio(curvatures, meaning: str, step: int | None = None, steps=None) -> float:
+    """Return R_SGD / R_Adam of (SGDM's, Adam's) curvature: at an iteration, or the geometric mean over
+    ``steps`` (all that both have after the start if None)."""
+    steps = [step] if step is not None else common_steps(curvatures) if steps is None else steps
+    sgdm, adam = (condition_number(curvature, meaning, steps) for curvature in curvatures)
     return sgdm / adam
+
+
+def common_steps(curvatures) -> np.ndarray:
+    """Return the iterations after the start at which all have a Hessian: deep models have fewer."""
+    return reduce(np.intersect1d, [curvature["step"][curvature["step"] > 0] for curvature in curvatures])
 
 
 def adam_better_conditioned(study: Study) -> list[Convention]:
@@ -56,9 +64,9 @@ def adam_better_conditioned(study: Study) -> list[Convention]:
         return tuple(
             by_seed(study, f"{title(name)}, " +
                     (f"iteration {step}" if step else "along the path"), f"R of SGDM / R of Adam, {meaning}",
-                    above(1), study.options.training_seeds, curvature_cells(study, name, make=make), lambda *
-                    two: ratio(two, meaning, step), paper=PRINTED.get((name,
-                                                                       step)), untestable=study.too_short)
+                    above(1), study.options.training_seeds, curvature_cells(study, name, make=make),
+                    lambda *two: ratio(two, meaning, step), untestable=study.too_short,
+                    paper=PRINTED.get((name, step)) if (meaning, make) in PRINTED_FOR else None)
             for name in settings for step in steps)
 
     conventions = [
@@ -70,8 +78,8 @@ def adam_better_conditioned(study: Study) -> list[Convention]:
                    readings(settings, DEFAULT_MEANING, [None])))
     conventions.append(
         Convention(
-            f"R: {DEFAULT_MEANING}, rates of the authors' README (Adam: S1 0.02, S2 0.005)",
-            readings([name for name in settings if name != "S3"], DEFAULT_MEANING, ITERATIONS, readme_cell)))
+            f"R: {DEFAULT_MEANING}, {README}",
+            readings(study.with_readme_rates(settings), DEFAULT_MEANING, ITERATIONS, readme_cell)))
     if "S1" in settings:
         conventions += [
             Convention(f"R: {meaning}, full parametrisation (eq. 7)",
@@ -84,6 +92,9 @@ def adam_better_conditioned(study: Study) -> list[Convention]:
 def full_cell(options, setting, optimizer, seed):
     """Return S1's full parametrisation, called as `training_cell` is."""
     return full_parametrization_cell(options, optimizer, seed)
+
+
+PRINTED_FOR = ((DEFAULT_MEANING, training_cell), (DEFAULT_MEANING, readme_cell))
 
 
 # How a path's smoothness (T,) becomes one number a run.
@@ -99,6 +110,23 @@ def mean(smoothness) -> float:
 
 def _over_steps(statistic, smoothness):
     return float(statistic(smoothness)) if np.isfinite(smoothness).any() else math.nan
+
+
+def of_medians(first, second) -> float:
+    """The ratio of the medians; NaN unless both are positive: curvature may be negative."""
+    first, second = median(first), median(second)
+    return first / second if first > 0 and second > 0 else math.nan
+
+
+def minus_medians(first, second) -> float:
+    """The difference of the medians, which negative curvature does not spoil."""
+    return median(first) - median(second)
+
+
+def common(first, second):
+    """The steps that both paths made: one may have diverged."""
+    steps = min(len(first), len(second))
+    return first[:steps], second[:steps]
 
 
 def smoothness_cells(study: Study, setting: str, make=training_cell):
@@ -120,18 +148,16 @@ def adam_smoother(study: Study) -> list[Convention]:
                         lambda sgdm, adam: measure(sgdm["smoothness"], adam["smoothness"]), ratio=is_ratio,
                         untestable=study.too_short) for setting in settings), primary)
 
-    def of_medians(sgdm, adam):
-        return median(sgdm) / median(adam)
-
     words = "median over steps of directional smoothness, SGDM / Adam"
     conventions = [
         convention("median over steps", words, of_medians, primary=True),
+        convention("difference of the medians", "median over steps, SGDM minus Adam",
+                   minus_medians, above(0), is_ratio=False),
         convention("mean over steps", "mean over steps, SGDM minus Adam", lambda a, b: mean(a) - mean(b),
                    above(0), is_ratio=False),
         convention("step by step", "share of the steps at which SGDM's is larger", _share_larger, above(0.5),
                    is_ratio=False),
-        convention("rates of the authors' README (Adam: S1 0.02, S2 0.005)", words, of_medians,
-                   settings=[name for name in settings if name != "S3"], make=readme_cell)
+        convention(README, words, of_medians, settings=study.with_readme_rates(settings), make=readme_cell)
     ]
     if "S1" in settings:
         conventions.append(
@@ -141,9 +167,9 @@ def adam_smoother(study: Study) -> list[Convention]:
 
 
 def _share_larger(sgdm, adam):
-    steps = min(len(sgdm), len(adam))
-    both = np.isfinite(sgdm[:steps]) & np.isfinite(adam[:steps])
-    return float(np.mean(sgdm[:steps][both] > adam[:steps][both])) if both.any() else math.nan
+    sgdm, adam = common(sgdm, adam)
+    both = np.isfinite(sgdm) & np.isfinite(adam)
+    return float(np.mean(sgdm[both] > adam[both])) if both.any() else math.nan
 
 
 def smoothness_grows_with_gradient(study: Study) -> list[Convention]:
@@ -177,10 +203,13 @@ def smoothness_grows_with_gradient(study: Study) -> list[Convention]:
 
 def _gap_larger(study, part, heavier, lighter, meaning, step):
     """(R_SGD / R_Adam) in one setting over that in another."""
+    def measure(*four):
+        steps = common_steps(four)
+        return ratio(four[:2], meaning, step, steps) / ratio(four[2:], meaning, step, steps)
+
     return by_seed(study, part, f"(R of SGDM / R of Adam), {title(heavier)}, over that of {title(lighter)}",
-                   above(1), study.options.training_seeds, curvature_cells(study, heavier, lighter),
-                   lambda a, b, c, d: ratio((a, b), meaning, step) / ratio(
-                       (c, d), meaning, step), untestable=study.too_short)
+                   above(1), study.options.training_seeds, curvature_cells(study, heavier, lighter), measure,
+                   untestable=study.too_short)
 
 
 def _gap_conventions(study, comparisons):
@@ -216,7 +245,7 @@ def deeper_larger_gap(study: Study) -> list[Convention]:
 
 def clipping_smooths(study: Study) -> list[Convention]:
     """Claim 19."""
-    def convention(name, statistic, measure, region, is_ratio=True, primary=False):
+    def convention(name, statistic, measure, region, is_ratio=True, primary=False, partial=False):
         return Convention(
             name,
             tuple(
@@ -226,12 +255,15 @@ def clipping_smooths(study: Study) -> list[Convention]:
                         smoothness_cell(make(study.options, setting, optimizer, seed))
                         for make in (training_cell, unclipped_cell)
                     ], lambda clipped, free: measure(clipped["smoothness"], free["smoothness"]),
-                    ratio=is_ratio, untestable=study.too_short) for setting in THREE if study.has(setting)
-                for optimizer in OPTIMIZERS), primary)
+                    partial=partial, ratio=is_ratio, untestable=study.too_short)
+                for setting in THREE if study.has(setting) for optimizer in OPTIMIZERS), primary)
 
     return [
         convention("median over steps", "median directional smoothness, clipped / not clipped",
-                   lambda clipped, free: median(clipped) / median(free), below(1), primary=True),
+                   of_medians, below(1), primary=True),
+        convention("median over the steps that both made, also where training without clipping diverged",
+                   "median directional smoothness, clipped / not clipped",
+                   lambda *paths: of_medians(*common(*paths)), below(1), partial=True),
         convention("mean over steps", "mean directional smoothness, clipped minus not clipped",
                    lambda clipped, free: mean(clipped) - mean(free), below(0), is_ratio=False)
     ]

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
-from lintransformer.paper.claims.study import (DEFAULT, EVALUATIONS, Convention, Study, by_seed, loss_at,
-                                               optimizer_name, runs_of, title)
+from lintransformer.paper.claims.study import (DEFAULT, EVALUATIONS, README, Convention, Study, by_seed,
+                                               loss_at, optimizer_name, runs_of, title)
 from lintransformer.paper.claims.verdicts import Region, above, below, within
 from lintransformer.paper.experiment_cells import (full_parametrization_cell, grid_cell, grid_seeds,
                                                    readme_cell, short_steps)
@@ -37,8 +38,8 @@ def adam_below_sgdm(study: Study) -> list[Convention]:
         for evaluation in EVALUATIONS
     ]
     conventions.append(
-        Convention("rates of the authors' README (Adam: S1 0.02, S2 0.005)",
-                   tuple(gap(study, name, make=readme_cell) for name in settings if name != "S3")))
+        Convention(README, tuple(gap(study, name, make=readme_cell)
+                                 for name in study.with_readme_rates(settings))))
     conventions.append(
         Convention("each optimizer at the best rate of our grid, shorter runs",
                    tuple(_gap_at_best(study, name) for name in settings)))
@@ -156,8 +157,9 @@ def similar_variants(study: Study) -> list[Convention]:
             part, seeds = f"separate Q and K, {optimizer_name(name)}", study.options.training_seeds
             sameness.append(
                 by_seed(study, part,
-                        "geometric mean over the run of loss with separate Q, K / loss with one Q",
-                        within(MUCH), seeds, both, _mean_ratio, untestable=study.too_short))
+                        "factor between the losses with separate Q, K and with one Q, either way, geometric "
+                        "mean over the run", below(MUCH), seeds, both, _mean_factor,
+                        untestable=study.too_short))
             shapes.append(
                 by_seed(study, part, "final loss with separate Q, K / final loss with one Q", within(MUCH),
                         seeds, both, lambda separate, one: loss_at(separate) / loss_at(one),
@@ -172,10 +174,10 @@ def similar_variants(study: Study) -> list[Convention]:
     ]
 
 
-def _mean_ratio(separate, one):
+def _mean_factor(separate, one):
     if len(separate["step"]) != len(one["step"]):
         return math.nan
-    return float(np.exp(np.mean(np.log(DEFAULT.losses(separate)) - np.log(DEFAULT.losses(one)))))
+    return float(np.exp(np.mean(np.abs(np.log(DEFAULT.losses(separate)) - np.log(DEFAULT.losses(one))))))
 
 
 def light_tails_converge_faster(study: Study) -> list[Convention]:
@@ -204,7 +206,19 @@ def light_tails_converge_faster(study: Study) -> list[Convention]:
              (loss_at(c, evaluation=evaluation) / loss_at(d, evaluation=evaluation))),
             untestable=study.too_short)
         conventions.append(Convention(str(evaluation), (*faster, advantage), evaluation == DEFAULT))
-    return conventions
+    speed = tuple(
+        by_seed(study, f"{optimizer_name(name)} converges much faster",
+                "iterations until the loss is a tenth of what it was, heavy-tailed / spherical (at least)",
+                above(MUCH), study.options.training_seeds,
+                runs_of(study, ("heavy-tailed", name), ("spherical", name)), _times_longer,
+                untestable=study.too_short) for name in OPTIMIZERS)
+    return [*conventions, Convention("speed", speed)]
+
+
+def _times_longer(heavy, light):
+    """A lower bound where the heavy-tailed run never gets there; no number where the other does not."""
+    first, second = (trace["step"][DEFAULT.losses(trace) <= loss_at(trace, 0) / 10] for trace in (heavy, light))
+    return (first[0] if len(first) else heavy["step"][-1]) / second[0] if len(second) else math.nan
 
 
 def gap_grows_with_depth(study: Study) -> list[Convention]:
@@ -233,6 +247,12 @@ def gap_grows_with_depth(study: Study) -> list[Convention]:
         conventions.append(Convention(str(evaluation), (gaps, *falls), evaluation == DEFAULT))
         if evaluation == DEFAULT:
             conventions.append(Convention("L = 8 against L = 2 only", (ends,)))
+            conventions.append(Convention("each depth against the one before", tuple(
+                reading(f"the gap grows from {title(shallow)} to {title(deep)}",
+                        "final SGDM / Adam, over that of the shallower", above(1),
+                        [(setting, name) for setting in (deep, shallow) for name in OPTIMIZERS],
+                        lambda losses: losses[0] / losses[1] / (losses[2] / losses[3]))
+                for shallow, deep in pairwise(DEPTHS))))
     return conventions
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from lintransformer.paper.diagnostic_cells import noise_cell, noise_seeds
 
 TAILS = {"upper_tail": "99 % quantile", "far_upper_tail": "99.9 % quantile"}
 TESTABLE_DRAWS = 1000
+GAUSSIAN_DRAWS = 100_000
 
 
 def tail_words(tail: str) -> str:
@@ -21,20 +23,23 @@ def tail_words(tail: str) -> str:
     return f"distance of the {TAILS[tail]} from the median over that of the 75 %, in a Gaussian's units"
 
 
-def too_few(study: Study) -> str | None:
-    """Why the preset cannot judge gradient noise, or None."""
-    preset = study.options.numbers
-    if preset.noise_draws < TESTABLE_DRAWS:
-        return f"{preset.noise_draws} draws are too few to judge tails (fewer than {TESTABLE_DRAWS})"
+def too_few(study: Study, cells) -> str | None:
+    """Why these cells of the preset cannot judge gradient noise, or None."""
+    preset, draws = study.options.numbers, min(cell.config["draws"] for cell in cells)
+    if draws < TESTABLE_DRAWS:
+        return f"{draws} draws are too few to judge tails (fewer than {TESTABLE_DRAWS})"
     return preset.batch_size and f"batches of {preset.batch_size} prompts are not the paper's"
 
 
 def noise_reading(study, part, statistic, settings, measure, region, is_ratio=True):
     """A reading with one value an initialisation; ``measure(*noise traces)``, one for each setting."""
     seeds = noise_seeds(study.options, settings[0])
-    return by_seed(study, part, statistic, region, seeds,
-                   lambda seed: [noise_cell(study.options, name, seed) for name in settings], measure,
-                   ratio=is_ratio, untestable=too_few(study))
+
+    def cells(seed):
+        return [noise_cell(study.options, name, seed) for name in settings]
+
+    return by_seed(study, part, statistic, region, seeds, cells, measure, ratio=is_ratio,
+                   untestable=too_few(study, cells(seeds[0])))
 
 
 def heavier_than_gaussian(study: Study) -> list[Convention]:
@@ -50,15 +55,15 @@ def heavier_than_gaussian(study: Study) -> list[Convention]:
 
     conventions = []
     for tail in TAILS:
+        primary = tail == "upper_tail"                # both: norms of Gaussian errors pass the first, too
         conventions.append(
             convention(f"against the fitted Gaussian, {TAILS[tail]}", tail_words(tail),
-                       lambda noise: STATISTICS[tail](noise["norms"]), above(1),
-                       primary=tail == "upper_tail"))
+                       lambda noise: STATISTICS[tail](noise["norms"]), above(1), primary=primary))
         conventions.append(
-            convention(
-                f"against norms of Gaussian errors of equal covariance, {TAILS[tail]}",
-                f"{tail_words(tail)}: noise / Gaussian", lambda noise: STATISTICS[tail]
-                (noise["norms"]) / STATISTICS[tail](gaussian_errors(noise)), above(1)))
+            convention(f"against norms of Gaussian errors of equal covariance, {TAILS[tail]}",
+                       f"{tail_words(tail)}: noise / Gaussian",
+                       lambda noise: STATISTICS[tail](noise["norms"]) / of_gaussian_errors(noise, tail),
+                       above(1), primary=primary))
     kurtosis = STATISTICS["excess_kurtosis"]
     conventions.append(
         convention("against the fitted Gaussian, excess kurtosis", "excess kurtosis of the error norms",
@@ -66,28 +71,38 @@ def heavier_than_gaussian(study: Study) -> list[Convention]:
     conventions.append(
         convention("against norms of Gaussian errors, excess kurtosis",
                    "excess kurtosis, noise minus Gaussian",
-                   lambda noise: kurtosis(noise["norms"]) - kurtosis(gaussian_errors(noise)), above(0),
-                   is_ratio=False))
+                   lambda noise: kurtosis(noise["norms"]) - of_gaussian_errors(noise, "excess_kurtosis"),
+                   above(0), is_ratio=False))
     return conventions
 
 
-def gaussian_errors(noise):
-    """Norms of Gaussian errors with the covariance of the measured ones, as many as were measured."""
-    return gaussian_norms(noise["spectrum"], len(noise["norms"]))
+def of_gaussian_errors(noise, statistic: str) -> float:
+    """Return a statistic of the norms of Gaussian errors with the covariance of the measured ones."""
+    return _gaussian_statistics(tuple(noise["spectrum"]))[statistic]
 
 
-def _compare(study, part, heavier, lighter):
-    """Conventions for the claim that the noise of some settings has heavier tails than that of others."""
+@lru_cache(maxsize=32)
+def _gaussian_statistics(spectrum):
+    """Of so many draws that their own error, the same in every initialisation, is below 1 %."""
+    norms = gaussian_norms(np.array(spectrum), GAUSSIAN_DRAWS)
+    return {name: float(statistic(norms)) for name, statistic in STATISTICS.items()}
+
+
+def _compare(study, comparisons):
+    """Conventions for the claim that noise has heavier tails in one setting than in another.
+
+    ``comparisons`` : list of (part, heavier setting, lighter setting), all of which must be so.
+    """
     def convention(name, statistic, value, is_ratio, primary=False):
-        def measure(*traces):
-            values = [value(trace["norms"]) for trace in traces]
-            values = np.log(values) if is_ratio and min(values) > 0 else np.array(values)
-            difference = values[:len(heavier)].mean() - values[len(heavier):].mean()
-            return np.exp(difference) if is_ratio else difference
+        def measure(heavier, lighter):
+            values = value(heavier["norms"]), value(lighter["norms"])
+            if is_ratio:
+                return values[0] / values[1] if min(values) > 0 else np.nan
+            return values[0] - values[1]
 
-        reading = noise_reading(study, part, statistic, [*heavier, *lighter], measure,
-                                above(1 if is_ratio else 0), is_ratio)
-        return Convention(name, (reading,), primary)
+        return Convention(name, tuple(
+            noise_reading(study, part, statistic, settings, measure, above(1 if is_ratio else 0), is_ratio)
+            for part, *settings in comparisons), primary)
 
     conventions = [
         convention(TAILS[tail], f"{tail_words(tail)}: ratio", STATISTICS[tail], True, tail == "upper_tail")
@@ -103,14 +118,15 @@ def heavier_covariates_heavier_noise(study: Study) -> list[Convention]:
     """Claim 8."""
     if not (study.has("heavy-tailed") and study.has("spherical")):
         return []
-    return _compare(study, "heavy-tailed against spherical", ["heavy-tailed"], ["spherical"])
+    return _compare(study, [("heavy-tailed against spherical", "heavy-tailed", "spherical")])
 
 
 def deeper_heavier_noise(study: Study) -> list[Convention]:
     """Claim 12."""
     if not all(study.has(name) for name in ("L2", "L4", "L6", "L8")):
         return []
-    return _compare(study, "L = 6, 8 against L = 2, 4", ["L6", "L8"], ["L2", "L4"])
+    return _compare(study, [(f"{title(deep)} against {title(shallow)}", deep, shallow)
+                            for deep in ("L6", "L8") for shallow in ("L2", "L4")])
 
 
 def nonlinear_alike(study: Study) -> list[Convention]:
@@ -118,7 +134,7 @@ def nonlinear_alike(study: Study) -> list[Convention]:
     if not study.has("nonlinear"):
         return []
 
-    def readings(evaluation, meaning, tail):
+    def readings(evaluation=DEFAULT, meaning="diagonal", tail="upper_tail", difference=False):
         seeds = study.options.seeds_of("nonlinear")
         conditions = [
             by_seed(study, f"conditioning, iteration {step}", f"R of SGDM / R of Adam, {meaning}", above(1),
@@ -126,17 +142,21 @@ def nonlinear_alike(study: Study) -> list[Convention]:
                     lambda *two: landscape.ratio(two, meaning, step), untestable=study.too_short)
             for step in landscape.ITERATIONS
         ]
-        smooth = by_seed(study, "smoothness", "median over steps, SGDM / Adam", above(1), seeds,
-                         landscape.smoothness_cells(study, "nonlinear"),
-                         lambda a, b: landscape.median(a["smoothness"]) / landscape.median(b["smoothness"]),
+        how = "minus" if difference else "/"
+        compare = landscape.minus_medians if difference else landscape.of_medians
+        smooth = by_seed(study, "smoothness", f"median over steps, SGDM {how} Adam",
+                         above(0 if difference else 1), seeds, landscape.smoothness_cells(study, "nonlinear"),
+                         lambda a, b: compare(a["smoothness"], b["smoothness"]), ratio=not difference,
                          untestable=study.too_short)
         return (gap(study, "nonlinear", evaluation=evaluation,
                     part="loss"), _one_noise(study, "nonlinear", tail), *conditions, smooth)
 
     return [
-        Convention("as in the figures", readings(DEFAULT, "diagonal", "upper_tail"), True),
-        Convention("R: lambda_max / lambda_median; median over prompts; 99.9 % quantile",
-                   readings(Evaluation(0, "median"), "eigenvalues", "far_upper_tail"))
+        Convention("as in the figures", readings(), True),
+        Convention("loss: median over prompts", readings(Evaluation(0, "median"))),
+        Convention("noise: 99.9 % quantile", readings(tail="far_upper_tail")),
+        Convention("R: lambda_max / lambda_median", readings(meaning="eigenvalues")),
+        Convention("smoothness: difference of the medians", readings(difference=True))
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lintransformer.paper.cells import Cell, Trace
 from lintransformer.paper.claims.verdicts import Reading, Region, combine
-from lintransformer.paper.experiment_cells import ending
+from lintransformer.paper.experiment_cells import README_RATES, ending
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 from lintransformer.paper.training_cells import EVALUATION_SEEDS, training_cell
@@ -19,6 +19,7 @@ CURVES = {"step", "evaluation_mean", "evaluation_median",
 OVER_PROMPTS = {
     "mean": "evaluation_mean", "median": "evaluation_median", "trimmed mean": "evaluation_trimmed"
 }
+README = "rates of the authors' README (Adam: S1 0.02, S2 0.005)"
 TESTABLE_STEPS = 1000  # iterations below which a claim about trained models is not judged (our choice)
 
 
@@ -51,6 +52,11 @@ class Study:
         if not asked:
             self.left_out[setting] = title(setting)
         return asked
+
+    def with_readme_rates(self, settings) -> list[str]:
+        """Return the settings whose rates in the README are not Table 2's; none if rates are asked for."""
+        return [] if self.options.rates else [name for name in settings
+                                              if any(name == setting for setting, _ in README_RATES)]
 
     @property
     def too_short(self) -> str | None:
@@ -129,7 +135,7 @@ class Convention:
 
 
 def by_seed(study: Study, part: str, statistic: str, region: Region, seeds, cells: Callable,
-            measure: Callable, **more) -> Reading:
+            measure: Callable, partial: bool = False, ratio: bool = True, **more) -> Reading:
     """Return a reading with one value a seed.
 
     Parameters
@@ -137,19 +143,31 @@ def by_seed(study: Study, part: str, statistic: str, region: Region, seeds, cell
     cells : callable
         ``cells(seed) -> list of Cell``, all read before any is judged.
     measure : callable
-        ``measure(*traces) -> float``; NaN or an exception of a missing array means no value.
+        ``measure(*traces) -> float``; NaN, or a ratio that is not positive, means no value.
+    partial : bool
+        Whether a path that ends before it should, because its training diverged, is as good as a whole one.
     """
     values, problems, diverged = {}, [], False
     for seed in seeds:
         pairs = [(cell, study.trace(cell)) for cell in cells(seed)]
         bad = [f"{cell.label}: {ending(trace)}" for cell, trace in pairs if ending(trace) != "done"]
-        diverged |= any(ending(trace) == "diverged" for _, trace in pairs)
-        problems += bad
+        short = [] if partial else [line for pair in pairs for line in cut_short(*pair)]
+        diverged |= bool(short) or any(ending(trace) == "diverged" for _, trace in pairs)
+        problems += bad + short
         value = measure(*(trace for _, trace in pairs)) if all(trace for _, trace in pairs) else math.nan
-        values[seed] = float(value) if np.isfinite(value) else None
+        values[seed] = float(value) if np.isfinite(value) and (value > 0 or not ratio) else None
         if values[seed] is None and not bad:
-            problems.append(f"seed {seed}: no such number ({statistic})")
-    return Reading(part, statistic, values, region, problems=tuple(problems), diverged=diverged, **more)
+            problems.append(f"seed {seed}: no such {'positive ' if ratio else ''}number ({statistic})")
+    return Reading(part, statistic, values, region, ratio=ratio, problems=tuple(problems), diverged=diverged,
+                   **more)
+
+
+def cut_short(cell: Cell, trace: Trace) -> list[str]:
+    """Return a line if a path of directional smoothness ends before it should: its training diverged."""
+    if cell.kind != "smoothness" or not trace:
+        return []
+    made, asked = len(trace["step"]), len(range(0, cell.config["until"], cell.config["stride"]))
+    return [f"{cell.label}: training diverged after {made} of {asked} measured steps"] if made < asked else []
 
 
 def runs_of(study: Study, *settings_and_optimizers, make: Callable = training_cell) -> Callable:

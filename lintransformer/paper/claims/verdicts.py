@@ -111,6 +111,13 @@ class Reading:
         return (math.exp(estimate), _exp(low), _exp(high)) if self.ratio else (estimate, low, high)
 
     @property
+    def mean_std(self) -> str | None:
+        """The arithmetic mean and (standard deviation), as the paper prints its numbers; None without one."""
+        if not self.paper or len(self.usable) < 2:
+            return None
+        return f"{np.mean(self.usable):.3g} ({np.std(self.usable, ddof=1):.2g})"
+
+    @property
     def verdict(self) -> str:
         return self._judged[0]
 
@@ -131,7 +138,7 @@ class Reading:
             reason = problems or "an interval needs two seeds or more"
             return (UNDECIDED if len(self.usable) else NOT_TESTABLE), reason
         verdict = self.region.judge(low, high)
-        if verdict == AGREES and len(self.usable) < len(self.values):
+        if len(self.usable) < len(self.values):
             return UNDECIDED, f"only {len(self.usable)} of {len(self.values)} seeds have a value: {problems}"
         of = "value" if self.exact else f"{LEVEL:.0%} interval [{low:.3g}, {high:.3g}]"
         relation = {AGREES: "lies in", DIFFERS: "lies outside", UNDECIDED: "straddles the edge of"}[verdict]
@@ -144,7 +151,8 @@ class Reading:
             "part": self.part, "statistic": self.statistic, "scale": "ratio" if self.ratio else "difference",
             "by_seed": {str(seed): value
                         for seed, value in self.values.items()}, "value": estimate, "interval": [low, high],
-            "n": len(self.usable), "claimed": str(self.region), "paper": self.paper, "verdict": self.verdict,
+            "n": len(self.usable), "mean_std": self.mean_std, "claimed": str(self.region), "paper": self.paper,
+            "verdict": self.verdict,
             "why": self.why, "problems": list(self.problems)
         }
 

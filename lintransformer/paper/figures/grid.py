@@ -35,7 +35,7 @@ def readme_against_paper(study: Study) -> list[dict]:
     """Return full-length final losses at Table 2's rate over those at the README's, where the two differ."""
     rows = []
     for (setting, optimizer), rate in README_RATES.items():
-        if not study.has(setting):
+        if optimizer in study.options.rates or not study.has(setting):
             continue
         printed = SETTINGS[setting].learning_rates[optimizer]
         for evaluation in EVALUATIONS:

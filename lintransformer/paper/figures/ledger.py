@@ -33,11 +33,12 @@ def draw_ledger(id, ids, get, options: Options) -> Drawing:
     rows, summary = ledger_rows(book), summary_rows(book)
     caption = {
         "conventions": book["conventions"], "configuration": options.configuration,
-        "figure": "for each number that decides a claim, its mean over seeds and 95 % t interval; beside it: "
-        "where the claim would be true", "verdicts": {row["claim"]: row["verdict"]
+        "figure": "for each number that decides a claim, its mean over seeds (ratios: geometric) and 95 % t "
+        "interval; beside it: where the claim would be true", "verdicts": {row["claim"]: row["verdict"]
                                                       for row in summary}
     }
-    files = table_files(id, "Claims of the paper", summary, caption)
+    files = {**table_files(id, "Claims of the paper", summary, caption),
+             f"tables/{id}.md": f"# Claims of the paper\n\n{ledger_markdown(book)}"}
     if ids is None:
         files["claims.json"] = json.dumps(plain(book), indent=1, allow_nan=False) + "\n"
         files |= table_files("claims-conventions", "Claims of the paper, under every convention", rows, {})
@@ -50,7 +51,7 @@ def ledger_rows(book: dict) -> list:
         "claim": entry["id"], "convention": convention["name"], "primary": convention["primary"],
         "convention_verdict": convention["verdict"], "part": part["part"], "statistic": part["statistic"],
         "value": part["value"], "low": part["interval"][0], "high": part["interval"][1], "n": part["n"],
-        "scale": part["scale"], "claimed": part["claimed"], "paper": part["paper"],
+        "scale": part["scale"], "claimed": part["claimed"], "mean_std": part["mean_std"], "paper": part["paper"],
         "verdict": part["verdict"], "why": part["why"], "by_seed": " ".join(
             f"{seed}:{value:.6g}" for seed, value in part["by_seed"].items() if value is not None)
     } for entry in book["claims"] for convention in entry["conventions"] for part in convention["parts"]]
@@ -65,6 +66,20 @@ def summary_rows(book: dict) -> list:
         "paper": entry["paper"], "otherwise_under": "; ".join(entry["hangs_on"]) or None,
         "figure": entry["figure"], "cells": len(entry["cells"]), "command": entry["command"]
     } for entry in book["claims"]]
+
+
+def ledger_markdown(book: dict) -> str:
+    """Return the ledger as a Markdown table for readers: a row for each claim, a line for each part."""
+    lines = ["| | the paper says | verdict | measured: mean over seeds [95 % interval], claimed |",
+             "|---:|---|---|---|"]
+    for entry in book["claims"]:
+        measured = "<br>".join(
+            f"{part['part']}: **{_number(part)}**, {part['claimed']}"
+            + (f"; mean (std) {part['mean_std']}, the paper's {part['paper']}" if part["mean_std"] else "")
+            for part in entry["parts"]) or entry["why"]
+        row = [str(entry["id"]), f"{entry['claim']} ({entry['section']})", f"**{entry['verdict']}**", measured]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _number(part):
@@ -123,7 +138,7 @@ def _draw_part(axis, height, part):
                 axis.plot(edge, height, marker=arrow, color=color, markersize=6)
 
 
-PAPER = "What the paper says of linear Transformers, claim by claim."
+PAPER = "What the paper says, claim by claim; of linear Transformers, where it does not say otherwise."
 FIGURES = (Figure("claims", "The paper's claims, judged", PAPER, partial(ledger_cells, None),
                   partial(draw_ledger, "claims", None)),)
 SINGLE = {
