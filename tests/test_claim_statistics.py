@@ -8,8 +8,8 @@ from toy_claims import TRUE, World
 from lintransformer.diagnostics.noise import gaussian_norms
 from lintransformer.paper.cells import Trace
 from lintransformer.paper.claims import ledger
-from lintransformer.paper.claims.study import Study, by_seed
-from lintransformer.paper.claims.verdicts import AGREES, DIFFERS, NOT_TESTABLE, UNDECIDED, above
+from lintransformer.paper.claims.study import README, Study, by_seed
+from lintransformer.paper.claims.verdicts import AGREES, DEPENDS, DIFFERS, NOT_TESTABLE, UNDECIDED, above
 from lintransformer.paper.diagnostic_cells import noise_cell
 from lintransformer.paper.experiment_cells import grid_seeds
 from lintransformer.paper.figures.grid import readme_against_paper
@@ -130,6 +130,20 @@ def test_speed_counts_iterations_and_is_a_lower_bound():
 
     found = convention(Slow(TRUE.sign), 10, "speed")
     assert found["verdict"] == AGREES and found["parts"][0]["value"] == pytest.approx(10_000 / 500)
+
+
+def test_where_the_authors_rates_contradict_it_depends():
+    """Both decide, and the numbers that differ say under which they were measured."""
+    def slow_at_table_2_s(cell, trace):
+        config = cell.needs[0].config
+        if config["distribution"]["context_length"] == 5 and config["optimizer"].get("beta1"):
+            trace["smoothness"] = trace["smoothness"] * (100 if config["optimizer"]["learning_rate"] == 0.02 else 1)
+
+    found = entry(changed("smoothness", slow_at_table_2_s), 4)
+    assert found["verdict"] == DEPENDS
+    assert [part["part"].removeprefix("Setting ") for part in found["parts"]] == [
+        "1: n = 20, Gaussian", "2: n = 5, Gaussian (median over steps)", f"2: n = 5, Gaussian ({README})",
+        "3: n = 20, heavy-tailed"]
 
 
 def test_our_numbers_stand_beside_the_paper_s_as_it_gives_them():

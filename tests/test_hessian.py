@@ -1,5 +1,7 @@
 """Routes to H v, the operator, Lanczos and the spectral density: every route agrees with every other."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -88,6 +90,20 @@ def test_long_stacks_go_through_in_parts():
     assert STACK_ENTRIES // (batch.size * 9) < model.size
     dense = hessian_vector_product(model, theta, batch, np.eye(model.size), "exact")
     assert relative_error(dense, dense.T) < 1e-12
+
+
+@pytest.mark.parametrize("options", [{"embedding": 30}, {"attention": "softmax"}], ids=["embedding", "softmax"])
+def test_long_stacks_take_bounded_memory(options):
+    """A few dozen arrays of STACK_ENTRIES, however many directions, tokens or hidden units there are."""
+    model, distribution = lt.build_model(**options), lt.PromptDistribution()
+    batch = distribution.draw(np.random.default_rng(0), 500)
+    theta = model.init(np.random.default_rng(1))
+    tracemalloc.start()
+    hessian_vector_product(model, theta, batch, np.eye(model.size)[:24], "exact")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * 8 * STACK_ENTRIES
+
 
 
 @pytest.mark.parametrize("method", METHODS)

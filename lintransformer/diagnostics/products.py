@@ -20,7 +20,7 @@ from lintransformer.workspace import Workspace
 
 DIFFERENCE_STEP = np.finfo(np.float64).eps ** (1 / 3) / 10                   # 6.1e-7, see difference_step
 COMPLEX_STEP = 1e-20
-STACK_ENTRIES = 2_000_000           # exact route: directions x prompts x (d+1)^2 at a time (16 MB an array)
+STACK_ENTRIES = 2_000_000           # exact route: entries of the largest array of a stack of directions (16 MB)
 
 
 def hessian_vector_product(model, theta, batch, v, method="difference"):
@@ -101,13 +101,20 @@ def _complex(model, theta, batch, workspace):
 
 
 def _exact(model, theta, batch, workspace):
-    together = max(1, STACK_ENTRIES // (batch.size * (model.dimension + 1) ** 2))
+    together = max(1, STACK_ENTRIES // (batch.size * _largest(model, batch)))
 
     def product(v):
         parts = (v[start:start + together] for start in range(0, len(v), together))
         return np.concatenate([exact_hessian_vector_product(model, theta, batch, part) for part in parts])
 
     return product
+
+
+def _largest(model, batch):
+    """Entries a prompt of the largest array that a tangent makes."""
+    D, N = model.dimension + 1, batch.context_length + 1
+    hidden = model.embedding.hidden if model.embedding else 0
+    return max(D * D, N * max(hidden, D, N if model.form_name == "token" else 0) if model.needs_tokens else 0)
 
 
 METHODS = {"difference": _difference, "complex": _complex, "exact": _exact}

@@ -79,7 +79,7 @@ def adam_better_conditioned(study: Study) -> list[Convention]:
     conventions.append(
         Convention(
             f"R: {DEFAULT_MEANING}, {README}",
-            readings(study.with_readme_rates(settings), DEFAULT_MEANING, ITERATIONS, readme_cell)))
+            readings(study.with_readme_rates(settings), DEFAULT_MEANING, ITERATIONS, readme_cell), True))
     if "S1" in settings:
         conventions += [
             Convention(f"R: {meaning}, full parametrisation (eq. 7)",
@@ -157,7 +157,8 @@ def adam_smoother(study: Study) -> list[Convention]:
                    above(0), is_ratio=False),
         convention("step by step", "share of the steps at which SGDM's is larger", _share_larger, above(0.5),
                    is_ratio=False),
-        convention(README, words, of_medians, settings=study.with_readme_rates(settings), make=readme_cell)
+        convention(README, words, of_medians, settings=study.with_readme_rates(settings), make=readme_cell,
+                   primary=True)
     ]
     if "S1" in settings:
         conventions.append(

@@ -39,7 +39,7 @@ def adam_below_sgdm(study: Study) -> list[Convention]:
     ]
     conventions.append(
         Convention(README, tuple(gap(study, name, make=readme_cell)
-                                 for name in study.with_readme_rates(settings))))
+                                 for name in study.with_readme_rates(settings)), primary=True))
     conventions.append(
         Convention("each optimizer at the best rate of our grid, shorter runs",
                    tuple(_gap_at_best(study, name) for name in settings)))

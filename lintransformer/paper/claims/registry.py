@@ -116,10 +116,7 @@ def entry(claim: Claim, get, options: Options) -> dict:
     why = _why(verdict, deciding)
     if study.left_out and verdict == AGREES:               # of a part of the claim only
         verdict, why = UNDECIDED, f"not run: {', '.join(study.left_out.values())}; the rest agrees: {why}"
-    parts = list(
-        {reading.part: reading.as_dict()
-         for convention in deciding
-         for reading in convention.readings}.values())
+    parts = deciding_parts(deciding)
     return {
         "id": claim.id, "section": claim.section, "claim": claim.claim, "figure": claim.figure,
         "verdict": verdict, "why": why, "statistic": "; ".join(
@@ -131,6 +128,18 @@ def entry(claim: Claim, get, options: Options) -> dict:
         "paper": "; ".join(f"{part['part']}: {part['paper']}" for part in parts if part["paper"]) or None,
         "cells": [cell.key for cell in in_order(study.cells.values())], "command": command(claim, options)
     }
+
+
+def deciding_parts(deciding) -> list[dict]:
+    """Return the numbers that decide, each once; conventions that measure one part differently are named."""
+    found = {}
+    for convention in deciding:
+        for reading in convention.readings:
+            same = found.setdefault(reading.part, {})
+            if reading not in same.values():
+                same[convention.name] = reading
+    return [{**reading.as_dict(), "part": part + (f" ({name})" if len(same) > 1 else "")}
+            for part, same in found.items() for name, reading in same.items()]
 
 
 def decide(conventions) -> tuple[str, list]:

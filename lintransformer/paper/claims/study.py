@@ -19,6 +19,7 @@ CURVES = {"step", "evaluation_mean", "evaluation_median",
 OVER_PROMPTS = {
     "mean": "evaluation_mean", "median": "evaluation_median", "trimmed mean": "evaluation_trimmed"
 }
+# They decide beside Table 2's: for Adam the two differ, and no figure says with which it was made.
 README = "rates of the authors' README (Adam: S1 0.02, S2 0.005)"
 TESTABLE_STEPS = 1000  # iterations below which a claim about trained models is not judged (our choice)
 
@@ -54,9 +55,10 @@ class Study:
         return asked
 
     def with_readme_rates(self, settings) -> list[str]:
-        """Return the settings whose rates in the README are not Table 2's; none if rates are asked for."""
-        return [] if self.options.rates else [name for name in settings
-                                              if any(name == setting for setting, _ in README_RATES)]
+        """Return the settings, or none if the README gives none of them another rate than Table 2, or if rates
+        are asked for."""
+        differ = {setting for setting, _ in README_RATES} & set(settings)
+        return list(settings) if differ and not self.options.rates else []
 
     @property
     def too_short(self) -> str | None:
