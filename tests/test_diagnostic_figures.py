@@ -13,13 +13,13 @@ from lintransformer.diagnostics.noise import gradient_noise
 from lintransformer.diagnostics.smoothness import directional_smoothness
 from lintransformer.paper import diagnostic_cells as cells
 from lintransformer.paper.cells import KINDS, Cell, Trace, load
-from lintransformer.paper.figures import conditioning, noise, nonlinear, ratios, smoothness
+from lintransformer.paper.figures import clipping, conditioning, noise, nonlinear, ratios, smoothness
 from lintransformer.paper.figures.base import draw_figure, write_drawing
 from lintransformer.paper.options import Options
 from lintransformer.paper.training_cells import training_cell
 
 OPTIONS = Options("smoke", seeds=(0, 1, 2), steps=60)
-FIGURES = {figure.id: figure for module in (conditioning, noise, nonlinear, ratios, smoothness)
+FIGURES = {figure.id: figure for module in (clipping, conditioning, noise, nonlinear, ratios, smoothness)
            for figure in module.FIGURES}
 REACHES = np.array([True, True, True, True, False])
 STEPS = [0, 20, 40, 60]
@@ -278,3 +278,49 @@ def test_fig15_has_four_panels_and_one_table():
     assert {row["panel"] for row in drawing.table} == {"loss", "noise", "condition number", "smoothness"}
     losses = [row for row in drawing.table if row["panel"] == "loss" and row["optimizer"] == "sgdm"]
     assert losses[0]["mean"] == 3.0 and losses[0]["std"] == 1.0
+
+
+def changed(kind, change):
+    """As `made_up`, but traces of one kind are changed by ``change(cell, trace)``."""
+    def get(cell):
+        trace = made_up(cell)
+        if cell.kind == kind:
+            change(cell, trace)
+        return trace
+    return get
+
+
+def test_curvature_that_is_negative_throughout_is_said_to_be():
+    get = changed("smoothness", lambda cell, trace: trace.update(smoothness=np.full(len(trace["step"]), -0.1)))
+    for id in ("fig5", "fig15"):
+        assert "the median is negative throughout" in text_of(draw(id, get))
+
+
+def test_paths_that_end_early_are_named_in_the_clipping_figure():
+    def cut(cell, trace):
+        if cell.needs[0].config["clip_threshold"] is None and cell.needs[0].config["seed"] == 1:
+            for name in trace:
+                trace[name] = trace[name][:5]
+
+    drawing = draw("clipping", changed("smoothness", cut))
+    assert "not clipped: 1 of 3 seeds diverge" in text_of(drawing)
+    assert len(drawing.caption["left_out"]) == 6
+    assert "training diverged after 5 of 20 measured steps" in drawing.caption["left_out"][0]
+
+
+def test_the_paper_s_error_bars_are_not_shortened():
+    """9.57 (13.3) reaches below 0: the bar goes down to the axis, and has no cap there."""
+    axis = draw("fig4", options=Options("laptop", seeds=(0, 1, 2))).figure.axes[2]
+    lowest = min(np.min(line.get_ydata()) for line in axis.lines if list(line.get_xdata()) == [750, 750])
+    assert np.isclose(lowest, axis.get_ylim()[0])
+
+
+def test_condition_numbers_beyond_the_axis_do_not_set_its_range():
+    def high(cell, trace):
+        late = trace["step"] > 2500
+        trace["diagonal"] = np.where(late[:, None], trace["diagonal"] ** (1 + cell.needs[0].config["seed"]),
+                                     trace["diagonal"])
+
+    drawing = draw("fig4", changed("curvature", high), Options("laptop", seeds=(0, 1, 2)))
+    assert all(line.get_xdata().max() <= 2500 for axis in drawing.figure.axes for line in axis.lines
+               if len(line.get_xdata()) > 2)

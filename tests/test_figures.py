@@ -238,3 +238,15 @@ def test_numbers_of_training_change_with_the_version_of_their_kind():
     config = training_cell(Options("smoke", steps=20), "S1", "adam", 0).config
     final = train_cell(config, [], Report()).arrays["evaluation_mean"][:, -1]
     np.testing.assert_allclose(final, TRAINED[KINDS["train"].version], rtol=1e-3)
+
+
+def test_a_peak_does_not_press_the_curves_together():
+    def peak(cell):
+        trace = made_up(cell)
+        trace["evaluation_mean"] = trace["evaluation_mean"] + 1e30 * (STEPS == 20)
+        return trace
+
+    figure = draw(peak).figure
+    assert all(axis.get_ylim()[1] < 1e5 for axis in figure.axes)
+    assert text_of(figure).count("peaks to 1e+30 are cut off") == 3
+    assert "cut off" not in text_of(draw().figure)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lintransformer as lt
-from lintransformer.diagnostics.smoothness import (directional_smoothness, fit_smoothness, over_paths,
-                                                   path_smoothness, t_interval)
+from lintransformer.diagnostics.smoothness import (correlation_interval, directional_smoothness, fit_smoothness,
+                                                   over_paths, path_smoothness, t_interval)
 
 ROW = MODELS["linear-gram-after-block-1-plain"]
 
@@ -133,3 +133,12 @@ def test_t_interval_covers_as_often_as_it_says():
 def test_what_is_refused(call, message):
     with pytest.raises(lt.InputError, match=message):
         call(*case(ROW))
+
+
+def test_intervals_of_correlations_stay_between_minus_one_and_one():
+    for values in ([0.9, 0.1], [1.0, 1.0, -0.5], [0.7, 0.71, 0.69]):
+        mean, low, high = correlation_interval(values)
+        assert -1 <= low <= mean <= high <= 1
+    expected = np.tanh(t_interval(np.arctanh([0.2, 0.5, 0.6])))
+    assert np.allclose(correlation_interval([0.2, 0.5, 0.6]), expected)
+    assert np.isnan(correlation_interval([0.5])[1:]).all()

@@ -17,6 +17,9 @@ from lintransformer.diagnostics.products import finite_point, make_product
 from lintransformer.workspace import Workspace
 
 
+FISHER_MOST = np.arctanh(1 - 1e-12)           # a correlation of exactly 1 has no finite artanh
+
+
 class PathSmoothness(NamedTuple):
     """One entry a step of the path, (T,) each; NaN where nothing can be measured (no step, or not finite).
 
@@ -151,8 +154,16 @@ def over_paths(fits, level=0.95):
     The seed is the unit of replication: points of one path follow one another, so that an interval from the
     regression itself would be far too narrow. With one path the interval is NaN.
     """
-    return {name: t_interval([getattr(fit, name) for fit in fits], level)
+    return {name: (correlation_interval if name == "rank_correlation" else t_interval)(
+                [getattr(fit, name) for fit in fits], level)
             for name in ("L0", "L1", "covered", "rank_correlation", "log_slope")}
+
+
+def correlation_interval(values, level=0.95):
+    """As `t_interval`, of correlations: on Fisher's scale artanh r, so that nothing leaves [-1, 1]."""
+    with np.errstate(divide="ignore"):
+        scaled = np.arctanh(np.asarray(values, dtype=np.float64))
+    return tuple(float(np.tanh(bound)) for bound in t_interval(np.clip(scaled, -FISHER_MOST, FISHER_MOST), level))
 
 
 def t_interval(values, level=0.95):

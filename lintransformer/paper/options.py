@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 
 from lintransformer.checks import InputError, check_choice, check_finite_positive, check_positive_integer
@@ -61,7 +62,7 @@ class Options:
 
     def seeds_of(self, setting: str) -> tuple[int, ...]:
         """The seeds that are run of one setting: fewer where a run is long."""
-        return self.training_seeds[:SETTINGS[setting].most_seeds]
+        return self.training_seeds[:math.ceil(len(self.training_seeds) / SETTINGS[setting].one_seed_in)]
 
     @property
     def training_steps(self) -> int:

@@ -190,7 +190,8 @@ def smoothness_grows_with_gradient(study: Study) -> list[Convention]:
                 by_seed(
                     study, title(setting), statistic, above(0), study.options.training_seeds,
                     lambda seed: [smoothness_cell(training_cell(study.options, setting, optimizer, seed))],
-                    measure, ratio=False, untestable=study.too_short) for setting in settings), primary)
+                    measure, ratio=False, correlation=number == "rank_correlation",
+                    untestable=study.too_short) for setting in settings), primary)
 
     rank = "Spearman's rank correlation of smoothness and gradient norm along the path"
     return [

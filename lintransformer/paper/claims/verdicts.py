@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lintransformer.diagnostics.smoothness import t_interval
+from lintransformer.diagnostics.smoothness import correlation_interval, t_interval
 
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 NOT_TESTABLE, DEPENDS = "not testable here", "depends on the convention"
@@ -71,6 +71,7 @@ class Reading:
     values : {seed: value}; None where the seed has none
     region : where the claim would be true
     ratio : whether the values are positive ratios: the interval is then taken on the logarithm
+    correlation : whether they are correlations: it is then taken on Fisher's scale
     paper : the number the paper prints, in words, or None
     problems : why seeds have no value, or why a value cannot be trusted
     untestable : None, or why the run's configuration cannot show it at all
@@ -90,6 +91,7 @@ class Reading:
     exact: bool = False
     bounds: tuple | None = None
     diverged: bool = False
+    correlation: bool = False
 
     @property
     def usable(self) -> list[float]:
@@ -107,6 +109,8 @@ class Reading:
             return float(values[0]), float(values[0]), float(values[0])
         if self.bounds and len(values) == 1:
             return float(values[0]), *self.bounds
+        if self.correlation:
+            return correlation_interval(values, LEVEL)
         estimate, low, high = t_interval(np.log(values) if self.ratio else values, LEVEL)
         return (math.exp(estimate), _exp(low), _exp(high)) if self.ratio else (estimate, low, high)
 

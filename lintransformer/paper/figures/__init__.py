@@ -1,12 +1,12 @@
 """The paper's figures, by id. A new one is a `Figure` in the ``FIGURES`` of a module here."""
 from lintransformer.checks import InputError
-from lintransformer.paper.figures import (conditioning, experiments, grid, ledger, losses, noise, nonlinear,
-                                          ratios, smoothness, tables)
+from lintransformer.paper.figures import (clipping, conditioning, experiments, grid, ledger, losses, noise,
+                                          nonlinear, ratios, smoothness, tables)
 from lintransformer.paper.figures.base import Drawing, Figure, check_formats, draw_figure, write_drawing
 
 __all__ = ["FIGURES", "Drawing", "Figure", "check_formats", "draw_figure", "find_figures", "write_drawing"]
 
-MODULES = (losses, noise, ratios, conditioning, smoothness, nonlinear, tables, grid, experiments, ledger)
+MODULES = (losses, noise, ratios, conditioning, smoothness, nonlinear, tables, grid, experiments, clipping, ledger)
 
 
 def _place(figure: Figure) -> int:

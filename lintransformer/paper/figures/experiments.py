@@ -1,19 +1,15 @@
-"""The small experiments: heads of softmax attention, sparsity of scores, full-batch training, clipping."""
+"""The small experiments: heads of softmax attention, sparsity of scores, full-batch training."""
 from __future__ import annotations
 
 import numpy as np
 
 from lintransformer.paper.claims.experiments import HEADS, MEASURES
-from lintransformer.paper.claims.landscape import mean, median
-from lintransformer.paper.diagnostic_cells import smoothness_cell
 from lintransformer.paper.experiment_cells import (HEADS_RATE, SPARSITY_PROMPTS, effort, full_batch_cell,
-                                                   heads_cell, short_steps, softmax_seeds, sparsity_cell,
-                                                   unclipped_cell)
-from lintransformer.paper.figures.base import (BLACK, BLUE, GREEN, LOOKS, ORANGE, PURPLE, RED, Drawing,
+                                                   heads_cell, short_steps, softmax_seeds, sparsity_cell)
+from lintransformer.paper.figures.base import (BLUE, GREEN, LOOKS, ORANGE, PURPLE, RED, Drawing,
                                                Figure, axes_row, log_scale, remark_below)
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
-from lintransformer.paper.training_cells import training_cell
 
 THREE = ("S1", "S2", "S3")
 BAND = "line: geometric mean over seeds; band: from the least to the largest seed"
@@ -207,80 +203,6 @@ def draw_full_batch(get, options: Options) -> Drawing:
         })
 
 
-def signed_log_scale(axis, linear=0.1):
-    """Make the vertical axis logarithmic beyond +-`linear` and linear between, with plain numbers."""
-    from matplotlib.ticker import SymmetricalLogLocator
-    axis.set_yscale("symlog", linthresh=linear)
-    narrow = 0 < axis.get_ylim()[0] > axis.get_ylim()[1] / 100          # too few decades to mark those only
-    locator = SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5) if narrow else (1,))
-    locator.set_params(numticks=8)
-    axis.yaxis.set_major_locator(locator)
-    axis.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
-
-
-def clipping_cells(options: Options) -> list:
-    """Return smoothness along the first steps, clipped and not."""
-    return [
-        smoothness_cell(make(options, setting, optimizer, seed))
-        for setting in options.chosen("clipping", THREE) for optimizer in OPTIMIZERS
-        for make in (training_cell, unclipped_cell) for seed in options.training_seeds
-    ]
-
-
-CLIPPING = {"clipped": (training_cell, "-", 1.6), "not clipped": (unclipped_cell, ":", 1.4)}
-
-
-def draw_clipping(get, options: Options) -> Drawing:
-    """Draw the median over seeds of directional smoothness, SGDM above, Adam below; negative values too."""
-    settings = options.chosen("clipping", THREE)
-    figure, axes = axes_row(len(settings), len(OPTIMIZERS), height=3.4)
-    table, left_out = [], []
-    for column, setting in enumerate(settings):
-        for axis, (optimizer, label) in zip(axes[:, column], OPTIMIZERS.items()):
-            for name, (make, style, width) in CLIPPING.items():
-                cells = [
-                    smoothness_cell(make(options, setting, optimizer, seed))
-                    for seed in options.training_seeds
-                ]
-                traces = [(cell.needs[0], get(cell)) for cell in cells]
-                used = [(run.config["seed"], trace) for run, trace in traces if trace and len(trace["step"])]
-                left_out += [f"{run.label}: {trace.status}" for run, trace in traces if not trace]
-                if used:
-                    longest = max((trace["step"] for _, trace in used), key=len)
-                    paths = np.full((len(used), len(longest)), np.nan)
-                    for path, (_, trace) in zip(paths, used):
-                        path[:len(trace["smoothness"])] = trace["smoothness"]
-                    axis.plot(longest, _median_of_finite(paths), linestyle=style, linewidth=width, label=name,
-                              color=LOOKS[label]["color"] if name == "clipped" else BLACK)
-                table += [{
-                    "setting": setting, "optimizer": optimizer, "clipping": name, "seed": seed,
-                    "steps": len(trace["step"]), "median": median(trace["smoothness"]), "mean": mean(
-                        trace["smoothness"]), "share_negative": float(np.mean(trace["smoothness"] < 0))
-                } for seed, trace in used]
-            axis.set(title=f"{SETTINGS[setting].title}, {label}")
-            signed_log_scale(axis)
-            if axis.lines:
-                axis.legend(loc="best", fontsize=10)
-        axes[-1, column].set_xlabel("iteration")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("directional smoothness")
-    return Drawing(
-        figure, table, {
-            "curve": "median over seeds, at each step; linear between -0.1 and 0.1, logarithmic beyond: "
-            "negative curvature shows",
-            "table": "for each seed: median and mean over steps, share of steps with negative curvature",
-            "clipped": "joint norm at most 1, as everywhere", "configuration": options.configuration,
-            "left_out": left_out
-        })
-
-
-def _median_of_finite(paths):
-    """The median over seeds (rows) at each step, of the seeds that have a value there."""
-    middle, some = np.full(paths.shape[1], np.nan), np.isfinite(paths).any(axis=0)
-    middle[some] = np.nanmedian(paths[:, some], axis=0)
-    return middle
-
-
 FIGURES = (
     Figure("softmax-heads", "One linear head and 1, 2, 4 softmax heads",
         "Section 3.1: two softmax heads are needed to recover one linear head (von Oswald et al. 2023).",
@@ -292,7 +214,4 @@ FIGURES = (
     Figure("full-batch", "Training without gradient noise",
            "Section 2.2, of full Transformers: Adam is better than "
            "SGD with full batches too.", full_batch_cells, draw_full_batch, THREE),
-    Figure("clipping", "Directional smoothness with and without clipping",
-           "Section 2.4, of full Transformers: "
-           "clipping reduces directional smoothness.", clipping_cells, draw_clipping, THREE),
 )

@@ -14,6 +14,7 @@ from lintransformer.paper.training_cells import EVALUATION_PROMPTS, EVALUATION_S
 from lintransformer.training import TRIMMED
 
 OVER_PROMPTS = {"mean": "evaluation_mean", "median": "evaluation_median", "trimmed": "evaluation_trimmed"}
+PEAK = 100                  # times the loss at the start: what is above it is cut off (our choice)
 ROWS = {"mean": "loss (mean of prompts)", "median": "loss (median of prompts)"}      # above and below
 
 
@@ -91,10 +92,9 @@ def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
                 table += _rows(curve, used)
                 final.append(_final(curve, rate, traces))
         gaps += panel_gaps(panel, get, options)
-        for axis in column:
-            finish_loss_axis(axis, options.training_steps)
+        cut = [remark for axis in column for remark in finish_loss_axis(axis, options.training_steps)]
         column[0].set_title(panel.title)
-        remark_below(column[-1], remarks)
+        remark_below(column[-1], remarks + cut)
         left_out += [f"{panel.title}: {remark}" for remark in remarks]
     for axis, label in zip(axes[:, 0], ROWS.values(), strict=True):
         axis.set_ylabel(label)
@@ -119,16 +119,23 @@ def _left_out(label, traces) -> list:
     return [f"{label}: seed {', '.join(names)} left out ({status})" for status, names in seeds.items()]
 
 
-def finish_loss_axis(axis, steps):
-    """Label an axis, and keep its upper quarter free for the legend."""
+def finish_loss_axis(axis, steps) -> list:
+    """Label an axis, and keep its upper quarter free for the legend; return a remark if peaks are cut off.
+
+    A single prompt can lift a mean by dozens of decades, which would press all else into one line.
+    """
     axis.set(xlabel="iteration", xlim=(0, steps))
     log_scale(axis)
-    if axis.lines:
-        low, high = axis.get_ylim()
-        axis.set_ylim(low, high * (high / low) ** 0.3)
-        axis.legend(loc="upper right")
-    else:
+    if not axis.lines:
         axis.text(0.5, 0.5, "no finished run", transform=axis.transAxes, ha="center")
+        return []
+    low, high = axis.get_ylim()
+    peak = max(np.nanmax(line.get_ydata()) for line in axis.lines)
+    most = PEAK * max(line.get_ydata()[0] for line in axis.lines)
+    high = min(high, most)
+    axis.set_ylim(low, high * (high / low) ** 0.3)
+    axis.legend(loc="upper right")
+    return [f"peaks to {peak:.0e} are cut off"] if peak > axis.get_ylim()[1] else []
 
 
 def _rows(curve, traces) -> list:

@@ -63,15 +63,16 @@ def draw_ratios(get, options: Options) -> Drawing:
             table += _rows(name, rates, steps, ratios)
             summary += ratio_summary(name, rates, steps, ratios)
             if ratios:
-                shown, look = list(ratios[SHOWN].values()), LOOKS_OF_RATES[rates]
-                draw_band(axis, steps, shown, f"rates: {rates}", look, BAND)
+                near, look = steps <= UNTIL, LOOKS_OF_RATES[rates]
+                shown = [values[near] for values in ratios[SHOWN].values()]
+                draw_band(axis, steps[near], shown, f"rates: {rates}", look, BAND)
         _finish(axis, name, options, remarks)
         left_out += [f"{SETTINGS[name].title}: {line}" for line in remarks]
     axes[0, 0].set_ylabel("R of SGDM / R of Adam")
     shared_legend(figure, axes.flat)
     caption = {**condition_caption(options, chosen, left_out),
                "curve": "mean over seeds of R_SGDM / R_Adam, both of one seed; diamonds: the paper's printed "
-                        "means and standard deviations (an error below 0 is cut)",
+                        "means and standard deviations (a bar that reaches below 0 goes down to the axis)",
                "rates": "Table 2, and the authors' README where it gives Adam another rate"}
     return Drawing(figure, table, caption, ratio_files(summary, caption))
 
@@ -99,8 +100,13 @@ def _finish(axis, name, options, remarks):
     for step, (mean, std) in PRINTED[name].items():
         if step <= options.training_steps:
             look = {"color": BLACK, "marker": "D", "markersize": 7, "capsize": 5, "linewidth": 1.6}
-            axis.errorbar([step], [mean], yerr=[[min(std, 0.8 * mean)], [std]], linestyle="none",
+            axis.errorbar([step], [mean], yerr=[[std if std < mean else 0], [std]], linestyle="none",
                           label="the paper's, ± std", **look)
+    low = axis.get_ylim()[0]
+    for step, (mean, std) in PRINTED[name].items():
+        if step <= options.training_steps and std >= mean:                   # the bar leaves the logarithmic axis
+            axis.plot([step, step], [low, mean], color=BLACK, linewidth=1.6)
+    axis.set_ylim(bottom=low)
 
 
 def _rows(setting, rates, steps, ratios) -> list:

@@ -121,8 +121,12 @@ def _finish(axis):
     if not any(np.isfinite(line.get_ydata()).any() for line in axis.lines):
         say_empty(axis)
         return
-    curves = [line.get_ydata() for line in axis.lines if line.get_transform() == axis.transData]
-    shown = np.concatenate(curves)[np.isfinite(np.concatenate(curves))]
+    curves = np.concatenate([line.get_ydata() for line in axis.lines if line.get_transform() == axis.transData])
+    shown = curves[np.isfinite(curves)]
+    if not len(shown):
+        axis.text(0.5, 0.5, "the median is negative throughout", transform=axis.transAxes, ha="center")
+        axis.set(yticks=[])
+        return
     log_scale(axis)
     axis.set_ylim(max(shown.min() / 4, shown.max() * LOWEST), shown.max() * 3)
 
@@ -140,7 +144,7 @@ def draw_against_gradient(get, options: Options) -> Drawing:
         paths, remarks = found["adam"], [line for line in remarks if line.startswith(OPTIMIZERS["adam"])]
         left_out += [f"{SETTINGS[name].title}: {line}" for line in remarks]
         fits[name] = _fits(paths)
-        points = _draw_points(axis, paths, fits[name]) or points
+        points = _draw_points(axis, paths, fits[name], last_step(options)) or points
         axis.set(title=SETTINGS[name].title, xlabel="gradient norm")
         remark_below(axis, [*_words(fits[name]), *remarks])
         table += _fit_rows(name, fits[name])
@@ -175,7 +179,12 @@ def _fits(paths) -> dict:
     return fits
 
 
-def _draw_points(axis, paths, fits):
+def last_step(options) -> int:
+    """Return the last iteration that can be measured: every panel's colours end there."""
+    return min(options.training_steps, options.numbers.smoothness_steps)
+
+
+def _draw_points(axis, paths, fits, last):
     if not paths:
         say_empty(axis)
         return None
@@ -185,7 +194,7 @@ def _draw_points(axis, paths, fits):
     step, norm, value = step[order], norm[order], value[order]
     up, down = value > 0, value < 0
     points = axis.scatter(norm[up], value[up], c=step[up], s=5, cmap="viridis", rasterized=True, vmin=0,
-                          vmax=step.max(), linewidths=0)
+                          vmax=last, linewidths=0)
     axis.plot(norm[down], np.full(down.sum(), 0.02), "|", color=BLACK, alpha=0.5, markersize=6,
               transform=axis.get_xaxis_transform(), label="negative curvature")
     if fits:
