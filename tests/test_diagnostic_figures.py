@@ -277,7 +277,7 @@ def test_fig15_has_four_panels_and_one_table():
     assert [axis.get_title() for axis in drawing.figure.axes if axis.get_title()] == list(nonlinear.TITLES)
     assert {row["panel"] for row in drawing.table} == {"loss", "noise", "condition number", "smoothness"}
     losses = [row for row in drawing.table if row["panel"] == "loss" and row["optimizer"] == "sgdm"]
-    assert losses[0]["mean"] == 3.0 and losses[0]["std"] == 1.0
+    assert losses[0]["mean"] == 2.5 and np.isclose(losses[0]["std"], 0.5**0.5)          # one seed in two: 2, 3
 
 
 def changed(kind, change):
