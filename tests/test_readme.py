@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from lintransformer.cli import build_parser
+from lintransformer.paper.claims import CLAIMS
+from lintransformer.paper.claims.verdicts import VERDICTS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -36,3 +38,11 @@ def test_continuous_integration_runs_the_test_command_of_the_readme():
     assert "<!-- test command -->" in script and "<!-- test command -->" in README
     command = re.search(r"<!-- test command -->\n```sh\n(.*?)\n```", README, re.DOTALL).group(1)
     assert command.endswith("-m pytest") and "\n" not in command
+
+
+def test_the_ledger_has_every_claim_as_it_is_judged_today():
+    ledger = README.partition("<!-- ledger -->")[2].partition("<!-- end of ledger -->")[0]
+    rows = [line.split(" | ") for line in ledger.splitlines() if re.match(r"\| \d", line)]
+    assert [row[0] for row in rows] == [f"| {id}" for id in CLAIMS]
+    for row, claim in zip(rows, CLAIMS.values(), strict=True):
+        assert row[1] == f"{claim.claim} ({claim.section})" and row[2].strip("*") in VERDICTS

@@ -11,7 +11,9 @@ from lintransformer.paper.claims import experiments, landscape, losses, noise
 from lintransformer.paper.claims.study import Study, once
 from lintransformer.paper.claims.verdicts import (AGREES, DEPENDS, DIFFERS, LEVEL, NOT_TESTABLE,
                                                   UNDECIDED, combine)
-from lintransformer.paper.options import Options
+from lintransformer.paper.experiment_cells import README_RATES
+from lintransformer.paper.options import OPTIMIZERS, Options
+from lintransformer.paper.settings import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,17 @@ def ledger(get: Callable[[Cell], Trace], options: Options, ids=None) -> dict:
         "claims": [entry(CLAIMS[id], read, options) for id in ids or CLAIMS],
         "configuration": options.configuration,
         "conventions": {
-            "interval": f"{LEVEL:.0%} t interval of the mean over seeds (n = seeds); ratios on a log scale",
+            "interval": f"{LEVEL:.0%} t interval of the mean over seeds (n = seeds); ratios on a log scale, "
+                        "correlations on Fisher's",
             "verdict": "agrees: the interval lies where the claim is true; differs: nowhere there; "
                        "undecided: it straddles the edge, a run diverged, seeds or settings lack; "
                        "not testable here: the preset's runs are too small, or not run",
             "unless a convention says otherwise": "block parametrisation, Table 2's learning rates or "
             f"those asked for, {options.training_steps} iterations, losses and Hessians on the fixed batch of "
             "evaluation seed 99. Not varied: that batch for Hessians; the parametrisation for noise",
+            "rates": "; ".join(
+                f"{OPTIMIZERS[name]} in {setting}: Table 2 {SETTINGS[setting].learning_rates[name]:g}, the "
+                f"authors' README {rate:g}" for (setting, name), rate in README_RATES.items()),
             "several parts": "a claim about several settings agrees if all do and differs if one does",
             "much": f"'much', 'similar', 'noticeably' mean a factor of {losses.MUCH:g} (our choice)"}}
 

@@ -20,7 +20,7 @@ OVER_PROMPTS = {
     "mean": "evaluation_mean", "median": "evaluation_median", "trimmed mean": "evaluation_trimmed"
 }
 # They decide beside Table 2's: for Adam the two differ, and no figure says with which it was made.
-README = "rates of the authors' README (Adam: S1 0.02, S2 0.005)"
+README = "Adam's rates of the authors' README"
 TESTABLE_STEPS = 1000  # iterations below which a claim about trained models is not judged (our choice)
 
 

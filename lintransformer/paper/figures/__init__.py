@@ -6,7 +6,8 @@ from lintransformer.paper.figures.base import Drawing, Figure, check_formats, dr
 
 __all__ = ["FIGURES", "Drawing", "Figure", "check_formats", "draw_figure", "find_figures", "write_drawing"]
 
-MODULES = (losses, noise, ratios, conditioning, smoothness, nonlinear, tables, grid, experiments, clipping, ledger)
+MODULES = (losses, noise, ratios, conditioning, smoothness, nonlinear, tables, grid, experiments, clipping,
+           ledger)
 
 
 def _place(figure: Figure) -> int:

@@ -55,7 +55,8 @@ def draw_clipping(get, options: Options) -> Drawing:
                 used = [(cell.needs[0].config["seed"], trace) for cell, trace in traces
                         if trace and len(trace["step"])]
                 short = [line for pair in traces for line in cut_short(*pair)]
-                left_out += [f"{cell.needs[0].label}: {trace.status}" for cell, trace in traces if not trace] + short
+                left_out += [f"{cell.needs[0].label}: {trace.status}" for cell, trace in traces if not trace]
+                left_out += short
                 remarks[axis] += [f"{name}: {len(short)} of {len(cells)} seeds diverge"] if short else []
                 if used:
                     longest = max((trace["step"] for _, trace in used), key=len)
@@ -79,8 +80,8 @@ def draw_clipping(get, options: Options) -> Drawing:
         axis.set_ylabel("directional smoothness")
     return Drawing(
         figure, table, {
-            "curve": "median at each step over the seeds that get there; linear between -0.1 and 0.1, logarithmic beyond: "
-            "negative curvature shows",
+            "curve": "median at each step over the seeds that get there; linear between -0.1 and 0.1, "
+            "logarithmic beyond: negative curvature shows",
             "table": "for each seed: median and mean over steps, share of steps with negative curvature",
             "clipped": "joint norm at most 1, as everywhere", "configuration": options.configuration,
             "left_out": left_out
