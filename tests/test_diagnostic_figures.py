@@ -324,3 +324,19 @@ def test_condition_numbers_beyond_the_axis_do_not_set_its_range():
     drawing = draw("fig4", changed("curvature", high), Options("laptop", seeds=(0, 1, 2)))
     assert all(line.get_xdata().max() <= 2500 for axis in drawing.figure.axes for line in axis.lines
                if len(line.get_xdata()) > 2)
+
+
+@pytest.mark.parametrize("id", ["fig4", "fig14"])
+def test_a_seed_that_diverges_does_not_end_the_curve_of_the_others(id):
+    def cut(cell, trace):
+        if cell.needs[0].config["seed"] == 2:
+            trace["diagonal"][-1] = np.nan
+            trace.summary["points_without_hessian"] = [cell.config["steps"][-1]]
+
+    drawing = draw(id, changed("curvature", cut))
+    line = next(line for line in drawing.figure.axes[0].lines if len(line.get_ydata()) > 2)
+    assert np.isfinite(line.get_ydata()).all()
+    assert "seed 2 diverged before iteration 60" in text_of(drawing)
+    if id == "fig4":
+        rows = json.loads(drawing.files["tables/fig4.json"])["rows"]
+        assert rows[0]["meaning"] == "diagonal" and (rows[0]["seeds"], rows[0]["mean"]) == (2, 2.5)

@@ -12,7 +12,8 @@ from lintransformer.paper import figures
 from lintransformer.paper.cells import KINDS, Outcome, Trace
 from lintransformer.paper.figures import FIGURES, base
 from lintransformer.paper.figures.base import check_formats, draw_figure, write_drawing
-from lintransformer.paper.figures.losses import ROWS, Curve, Panel, loss_figure, over_seeds
+from lintransformer.paper.figures.losses import ROWS, Curve, Panel, loss_figure
+from lintransformer.paper.figures.panels import over_seeds
 from lintransformer.paper.options import Options, parse_seeds
 from lintransformer.paper.settings import PRESETS
 from lintransformer.paper.training_cells import (EVALUATION_SEEDS, theta_steps, train_cell, train_seconds,
@@ -196,6 +197,12 @@ def test_over_seeds():
     assert {name: list(value) for name, value in values.items()} == {
         "mean": [2.0, 4.0], "std": pytest.approx([2 ** 0.5, 8 ** 0.5]), "min": [1.0, 2.0], "max": [3.0, 6.0]}
     assert np.isnan(over_seeds([[1.0]])["std"]).all()
+
+
+def test_seeds_count_as_far_as_they_have_values():
+    values = over_seeds([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan], [5.0, 4.0, np.nan]])
+    np.testing.assert_array_equal(values["mean"], [3.0, 3.0, np.nan])
+    np.testing.assert_array_equal(values["max"], [5.0, 4.0, np.nan])
 
 
 def test_unknown_figures_and_formats_are_refused():

@@ -21,8 +21,8 @@ BAND = 0.5               # standard deviations (authors' code)
 DEFINITIONS = {
     "shown": "max |diag H| / median |diag H| over all parameters (authors' code; Jiang et al. 2022), H the "
              "Hessian of f on one fixed batch",
-    "band": "mean +- std/2 over seeds (authors' code); std with divisor seeds - 1; cut at the axis where it "
-            "reaches below 0",
+    "band": "mean +- std/2 over the seeds that have a value there (authors' code); std with divisor seeds - 1; "
+            "cut at the axis where it reaches below 0",
     "meanings": {
         "diagonal": "max |H_ii| / median |H_ii|, all parameters",
         "diagonal-reaching": "the same over parameters that can reach the prediction (the last layer's P' "

@@ -8,6 +8,7 @@ import numpy as np
 
 from lintransformer.diagnostics.smoothness import t_interval
 from lintransformer.paper.figures.base import LOOKS, Drawing, Figure, axes_row, log_scale, remark_below
+from lintransformer.paper.figures.panels import over_seeds
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 from lintransformer.paper.training_cells import EVALUATION_PROMPTS, EVALUATION_SEEDS, training_cell
@@ -63,13 +64,6 @@ def curve_cells(curve: Curve, options: Options) -> list:
     """Return a curve's training cells, one for each seed."""
     return [training_cell(options, curve.setting, curve.optimizer, seed)
             for seed in options.seeds_of(curve.setting)]
-
-
-def over_seeds(values) -> dict:
-    """Return mean, standard deviation (divisor seeds - 1; NaN for one seed), min and max over axis 0."""
-    std = np.std(values, axis=0, ddof=1) if len(values) > 1 else np.full(np.shape(values)[1:], np.nan)
-    return {"mean": np.mean(values, axis=0), "std": std,
-            "min": np.min(values, axis=0), "max": np.max(values, axis=0)}
 
 
 def draw_losses(id, settings, panels, get, options: Options) -> Drawing:

@@ -8,10 +8,9 @@ from lintransformer.paper.diagnostic_cells import (curvature_cell, noise_cell, n
 from lintransformer.paper.figures.base import LOOKS, Drawing, Figure, axes_row
 from lintransformer.paper.figures.conditioning import DEFINITIONS as OF_CONDITION
 from lintransformer.paper.figures.conditioning import draw_number_panel
-from lintransformer.paper.figures.losses import over_seeds
 from lintransformer.paper.figures.noise import DEFINITIONS as OF_NOISE
 from lintransformer.paper.figures.noise import draw_noise_panel
-from lintransformer.paper.figures.panels import draw_band, finish_axis, shared_legend
+from lintransformer.paper.figures.panels import draw_band, finish_axis, over_seeds, shared_legend
 from lintransformer.paper.figures.smoothness import DEFINITION as OF_SMOOTHNESS
 from lintransformer.paper.figures.smoothness import PATH_CAPTION, draw_path_panel
 from lintransformer.paper.options import OPTIMIZERS, Options

@@ -1,10 +1,11 @@
 """What panels of the diagnostics share: a curve with its band, an axis over iterations, one legend."""
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from lintransformer.paper.figures.base import axes_row, log_scale, remark_below
-from lintransformer.paper.figures.losses import over_seeds
 
 
 def panel_row(count, **size):
@@ -13,9 +14,22 @@ def panel_row(count, **size):
     return figure, axes[0]
 
 
+def over_seeds(values) -> dict:
+    """Return mean, standard deviation, min and max over axis 0, of the seeds that have a value there.
+
+    The divisor of the standard deviation is seeds - 1; it is NaN for one seed, and all are NaN for none. A
+    seed has no value (NaN) where its run has diverged; an infinite value counts.
+    """
+    values = np.asarray(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)                      # of slices without a value
+        return {"mean": np.nanmean(values, axis=0), "std": np.nanstd(values, axis=0, ddof=1),
+                "min": np.nanmin(values, axis=0), "max": np.nanmax(values, axis=0)}
+
+
 def draw_band(axis, step, values, label, look, share):
     """Draw the mean of values (seeds, S) over seeds, in a band of `share` standard deviations either way."""
-    values = over_seeds(np.array(values))
+    values = over_seeds(values)
     axis.plot(step, values["mean"], marker="o", markersize=4, label=label, **look)
     low, high = values["mean"] - share * values["std"], values["mean"] + share * values["std"]
     axis.fill_between(step, low, high, color=look["color"], alpha=0.25, linewidth=0)

@@ -129,6 +129,9 @@ def ratio_summary(setting, rates, steps, ratios) -> list:
 
 
 def _statistics(values) -> dict:
+    values = values[~np.isnan(values)]                       # NaN: a run had diverged, or infinite / infinite
+    if not len(values):
+        return {"seeds": 0, **dict.fromkeys(("mean", "std", "median", "geometric_mean", "low", "high"), np.nan)}
     positive = np.all(np.isfinite(values) & (values > 0))
     with np.errstate(invalid="ignore"):
         mean, median = float(np.mean(values)), float(np.median(values))
