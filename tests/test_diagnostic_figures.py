@@ -14,7 +14,7 @@ from lintransformer.diagnostics.smoothness import directional_smoothness
 from lintransformer.paper import diagnostic_cells as cells
 from lintransformer.paper.cells import KINDS, Cell, Trace, load
 from lintransformer.paper.figures import clipping, conditioning, noise, nonlinear, ratios, smoothness
-from lintransformer.paper.figures.base import draw_figure, write_drawing
+from lintransformer.paper.figures.base import axes_row, draw_figure, write_drawing
 from lintransformer.paper.options import Options
 from lintransformer.paper.training_cells import training_cell
 
@@ -304,8 +304,30 @@ def test_paths_that_end_early_are_named_in_the_clipping_figure():
 
     drawing = draw("clipping", changed("smoothness", cut))
     assert "not clipped: 1 of 3 seeds diverge" in text_of(drawing)
+    assert [line.get_xdata() for line in drawing.figure.axes[0].lines if line.get_marker() == "x"] == [[4]]
     assert len(drawing.caption["left_out"]) == 6
     assert "training diverged after 5 of 20 measured steps" in drawing.caption["left_out"][0]
+
+
+def test_runs_without_a_single_step_are_named_in_the_clipping_figure():
+    def empty(cell, trace):
+        if cell.needs[0].config["clip_threshold"] is None:
+            trace.update({name: values[:0] for name, values in trace.items()})
+
+    drawing = draw("clipping", changed("smoothness", empty))
+    assert "not clipped: 3 of 3 seeds diverge" in text_of(drawing) and len(drawing.caption["left_out"]) == 18
+
+
+@pytest.mark.parametrize("low, high", [(-30, 1e7), (-0.05, 0.12), (0.01, 0.05), (3, 8), (0.2, 1e30), (-1e9, 1e9)])
+def test_a_signed_logarithmic_axis_has_labels_that_stand_apart(low, high):
+    axis = axes_row(1)[1][0, 0]
+    axis.set_ylim(low, high)
+    clipping.signed_log_scale(axis)
+    ticks = axis.get_yticks()
+    assert 2 <= len(ticks) <= 13 and (low <= ticks).all() and (ticks <= high).all()
+    assert (0 in ticks) == (low <= 0) and axis.get_ylim() == (low, high)
+    places = np.sort(axis.transScale.transform([(0, tick) for tick in ticks])[:, 1])
+    assert np.diff(places).min() >= 0.079 * np.ptp(axis.transScale.transform([(0, low), (0, high)])[:, 1])
 
 
 def test_the_paper_s_error_bars_are_not_shortened():
