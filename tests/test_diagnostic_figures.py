@@ -205,6 +205,9 @@ def test_fig4_is_the_ratio_of_paired_seeds_under_every_meaning_beside_the_paper_
     rows = list(csv.DictReader(io.StringIO(drawing.files["tables/fig4.csv"])))
     assert len(rows) == len(table) == len(drawing.files["tables/fig4.md"].splitlines()) - 2 == 5 * 6
     assert drawing.caption["batch"].endswith("prompts of evaluation seed 99")
+    named = [key for by_rates in drawing.caption["cells"].values() for of in by_rates.values()
+             for keys in of.values() for key in keys]
+    assert sorted(named) == sorted(cell.key for cell in FIGURES["fig4"].cells(OPTIONS))
 
 
 def test_fig4_prints_the_paper_s_numbers_where_the_run_reaches_them():
@@ -212,7 +215,9 @@ def test_fig4_prints_the_paper_s_numbers_where_the_run_reaches_them():
     drawing = draw("fig4", options=options)
     assert "| S2 | Table 2 | 1250 | diagonal | 2.5 (0.707) | 2.45 [0.186, 32.2] | 5.98 (2.86) |" in \
         drawing.files["tables/fig4.md"]
-    assert "the paper's" in text_of(drawing)
+    assert "the paper's, ± std" in text_of(drawing) and "rates: README, ± std" in text_of(drawing)
+    band = drawing.figure.axes[0].collections[0].get_paths()[0].get_extents()
+    assert np.isclose(band.y1, 2.5 + 2**-0.5)                                # whole standard deviations
 
 
 def test_fig4_ratios_that_have_no_logarithm_have_no_interval():

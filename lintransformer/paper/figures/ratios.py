@@ -15,7 +15,7 @@ from lintransformer.paper.diagnostic_cells import curvature_cell, path_cells
 from lintransformer.paper.experiment_cells import README_RATES, readme_cell
 from lintransformer.paper.figures.base import (BLACK, GREEN, ORANGE, Drawing, Figure, axes_row, csv_text,
                                                log_scale, remark_below)
-from lintransformer.paper.figures.conditioning import BAND, SHOWN, condition_caption, measured
+from lintransformer.paper.figures.conditioning import SHOWN, condition_caption, measured
 from lintransformer.paper.figures.panels import draw_band, say_empty, shared_legend
 from lintransformer.paper.options import Options
 from lintransformer.paper.settings import SETTINGS
@@ -24,6 +24,7 @@ from lintransformer.paper.training_cells import training_cell
 
 CHOSEN = ("S1", "S2", "S3")
 ITERATIONS = (750, 1250)
+BAND = 1                 # standard deviations, as the paper prints beside its numbers
 UNTIL = 2500             # the axis ends here: the paper's iterations stay apart
 # R_SGD / R_Adam of Fig. 4 as printed: mean and standard deviation over 6 seeds.
 PRINTED = {"S1": {750: (1.76, 0.40), 1250: (1.58, 0.41)}, "S2": {750: (3.14, 0.97), 1250: (5.98, 2.86)},
@@ -65,7 +66,7 @@ def draw_ratios(get, options: Options) -> Drawing:
             if ratios:
                 near, look = steps <= UNTIL, LOOKS_OF_RATES[rates]
                 shown = [values[near] for values in ratios[SHOWN].values()]
-                draw_band(axis, steps[near], shown, f"rates: {rates}", look, BAND)
+                draw_band(axis, steps[near], shown, f"rates: {rates}, ± std", look, BAND)
         _finish(axis, name, options, remarks)
         left_out += [f"{SETTINGS[name].title}: {line}" for line in remarks]
     axes[0, 0].set_ylabel("R of SGDM / R of Adam")
@@ -73,6 +74,10 @@ def draw_ratios(get, options: Options) -> Drawing:
     caption = {**condition_caption(options, chosen, left_out),
                "curve": "mean over seeds of R_SGDM / R_Adam, both of one seed; diamonds: the paper's printed "
                         "means and standard deviations (a bar that reaches below 0 goes down to the axis)",
+               "band": "mean +- std over the seeds that have a value there, as the paper's bars; std with divisor "
+                       "seeds - 1; cut at the axis where it reaches further down",
+               "cells": {name: {rates: _keys(options, name, training)
+                                for rates, training in rates_of(options, name).items()} for name in chosen},
                "rates": "Table 2, and the authors' README where it gives Adam another rate"}
     return Drawing(figure, table, caption, ratio_files(summary, caption))
 
@@ -89,6 +94,11 @@ def paired_ratios(found) -> tuple:
     return sgdm[seeds[0]][0], ratios
 
 
+def _keys(options, setting, training) -> dict:
+    return {optimizer: [cell.key for cell in cells] for optimizer, cells in
+            path_cells(options, setting, curvature_cell, training).items()}
+
+
 def _finish(axis, name, options, remarks):
     axis.set(title=SETTINGS[name].title, xlabel="iteration", xlim=(0, min(UNTIL, options.training_steps)))
     remark_below(axis, remarks)
@@ -96,13 +106,15 @@ def _finish(axis, name, options, remarks):
         say_empty(axis)
         return
     log_scale(axis)
+    means = np.concatenate([line.get_ydata() for line in axis.lines])
+    lowest = np.min(means[means > 0], initial=1) / 2         # a band that nearly reaches 0 does not set the range
     axis.axhline(1, color=BLACK, linewidth=1)
     for step, (mean, std) in PRINTED[name].items():
         if step <= options.training_steps:
             look = {"color": BLACK, "marker": "D", "markersize": 7, "capsize": 5, "linewidth": 1.6}
             axis.errorbar([step], [mean], yerr=[[std if std < mean else 0], [std]], linestyle="none",
                           label="the paper's, ± std", **look)
-    low = axis.get_ylim()[0]
+    low = max(axis.get_ylim()[0], lowest)
     for step, (mean, std) in PRINTED[name].items():
         if step <= options.training_steps and std >= mean:                   # the bar leaves the logarithmic axis
             axis.plot([step, step], [low, mean], color=BLACK, linewidth=1.6)
