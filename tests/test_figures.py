@@ -255,5 +255,29 @@ def test_a_peak_does_not_press_the_curves_together():
 
     figure = draw(peak).figure
     assert all(axis.get_ylim()[1] < 1e5 for axis in figure.axes)
-    assert text_of(figure).count("peaks to 1e+30 are cut off") == 3
+    assert text_of(figure).count("mean of prompts: peaks to 1e+30 are cut off") == 3
+    least = min(line.get_ydata().min() for line in figure.axes[0].lines)
+    assert least / 10 < figure.axes[0].get_ylim()[0] < least
     assert "cut off" not in text_of(draw().figure)
+
+
+def test_a_level_is_no_peak():
+    def level(cell):
+        trace = made_up(cell)
+        trace["evaluation_mean"] = trace["evaluation_mean"] + 1e6 * (STEPS >= 20)
+        return trace
+
+    figure = draw(level).figure
+    assert figure.axes[0].get_ylim()[1] > 1e6 and "cut off" not in text_of(figure)
+
+
+def test_attentions_have_colours_of_their_own():
+    """Figure 7 has a panel for each optimizer: a curve in Adam's colour under SGDM's title would mislead."""
+    taken = {base.LOOKS[name]["color"] for name in ("SGDM", "Adam")}
+    colours = [line.get_color() for line in draw(figure=FIGURES["fig7"]).figure.axes[0].lines]
+    assert len(set(colours)) == 2 and not taken & set(colours)
+
+
+def test_four_panels_in_a_row_are_narrow_so_that_letters_stay_large():
+    width = {id: draw(figure=FIGURES[id]).figure.get_size_inches()[0] for id in ("fig2", "fig12")}
+    assert width["fig12"] / 4 < 0.85 * width["fig2"] / 3

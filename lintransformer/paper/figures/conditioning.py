@@ -11,7 +11,7 @@ from functools import partial
 from lintransformer.diagnostics.conditioning import MEANINGS, robust_condition_number
 from lintransformer.paper.diagnostic_cells import curvature_cell, path_cells
 from lintransformer.paper.figures.base import LOOKS, Drawing, Figure
-from lintransformer.paper.figures.panels import draw_band, finish_axis, panel_row, shared_legend
+from lintransformer.paper.figures.panels import draw_band, finish_axis, panel_rows, shared_legend
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 from lintransformer.paper.training_cells import training_cell
@@ -69,14 +69,14 @@ def condition_cells(id, settings, options: Options) -> list:
 def draw_numbers(id, settings, get, options: Options) -> Drawing:
     """Draw a panel for each setting: R along training, mean and band over seeds."""
     chosen = options.chosen(id, settings)
-    figure, axes = panel_row(len(chosen))
+    figure, axes = panel_rows(len(chosen))
     table, left_out = [], []
-    for axis, name in zip(axes, chosen, strict=True):
+    for axis, name in zip(axes[0], chosen, strict=True):
         rows, remarks = draw_number_panel(axis, name, get, options)
         table += rows
         left_out += [f"{SETTINGS[name].title}: {line}" for line in remarks]
-    axes[0].set_ylabel("R = max / median of |diag H|")
-    shared_legend(figure, axes)
+    axes[0, 0].set_ylabel("R = max / median of |diag H|")
+    shared_legend(figure, axes.flat)
     return Drawing(figure, table, condition_caption(options, chosen, left_out))
 
 

@@ -7,21 +7,23 @@ from functools import partial
 import numpy as np
 
 from lintransformer.diagnostics.smoothness import t_interval
-from lintransformer.paper.figures.base import LOOKS, Drawing, Figure, axes_row, log_scale, remark_below
-from lintransformer.paper.figures.panels import over_seeds
+from lintransformer.paper.figures.base import BLACK, GREEN, LOOKS, Drawing, Figure, log_scale, remark_below
+from lintransformer.paper.figures.panels import over_seeds, panel_rows
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 from lintransformer.paper.training_cells import EVALUATION_PROMPTS, EVALUATION_SEEDS, training_cell
 from lintransformer.training import TRIMMED
 
+CURVE_LOOKS = {**LOOKS, "linear": {"color": BLACK, "linestyle": "-"},           # not the colours of optimizers
+               "softmax": {"color": GREEN, "linestyle": "-."}}
 OVER_PROMPTS = {"mean": "evaluation_mean", "median": "evaluation_median", "trimmed": "evaluation_trimmed"}
-PEAK = 100                  # times the loss at the start: what is above it is cut off (our choice)
+PEAK = 100                  # times a curve's start and upper quartile: what is above is cut off (our choice)
 ROWS = {"mean": "loss (mean of prompts)", "median": "loss (median of prompts)"}      # above and below
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve of a panel; its label decides its colour and line style (`LOOKS`)."""
+    """One curve of a panel; its label decides its colour and line style (`CURVE_LOOKS`)."""
     label: str
     setting: str
     optimizer: str
@@ -71,7 +73,7 @@ def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
     their median, which a few prompts cannot move.
     """
     panels = shown_panels(id, settings, panels, options)
-    figure, axes = axes_row(len(panels), len(ROWS))
+    figure, axes = panel_rows(len(panels), len(ROWS))
     table, final, gaps, left_out = [], [], [], []
     for column, panel in zip(axes.T, panels, strict=True):
         remarks = []
@@ -82,11 +84,13 @@ def draw_losses(id, settings, panels, get, options: Options) -> Drawing:
             if used:
                 rate = traces[0][0].config["optimizer"]["learning_rate"]
                 for axis, statistic in zip(column, ROWS, strict=True):
-                    _draw_curve(axis, used, statistic, f"{curve.label}, rate {rate:g}", LOOKS[curve.label])
+                    _draw_curve(axis, used, statistic, f"{curve.label}, rate {rate:g}",
+                                CURVE_LOOKS[curve.label])
                 table += _rows(curve, used)
                 final.append(_final(curve, rate, traces))
         gaps += panel_gaps(panel, get, options)
-        cut = [remark for axis in column for remark in finish_loss_axis(axis, options.training_steps)]
+        cut = [f"{statistic} of prompts: {remark}" for axis, statistic in zip(column, ROWS, strict=True)
+               for remark in finish_loss_axis(axis, options.training_steps)]
         column[0].set_title(panel.title)
         remark_below(column[-1], remarks + cut)
         left_out += [f"{panel.title}: {remark}" for remark in remarks]
@@ -123,13 +127,14 @@ def finish_loss_axis(axis, steps) -> list:
     if not axis.lines:
         axis.text(0.5, 0.5, "no finished run", transform=axis.transAxes, ha="center")
         return []
-    low, high = axis.get_ylim()
-    peak = max(np.nanmax(line.get_ydata()) for line in axis.lines)
-    most = PEAK * max(line.get_ydata()[0] for line in axis.lines)
-    high = min(high, most)
-    axis.set_ylim(low, high * (high / low) ** 0.3)
     axis.legend(loc="upper right")
-    return [f"peaks to {peak:.0e} are cut off"] if peak > axis.get_ylim()[1] else []
+    (low, high), values = axis.get_ylim(), np.concatenate([line.get_ydata() for line in axis.lines])
+    most = PEAK * max(max(line.get_ydata()[0], np.nanquantile(line.get_ydata(), 0.75)) for line in axis.lines)
+    if high > most:
+        axis.set_ylim(np.min(values[values > 0]) / 2, most)                  # room for the legend already
+        return [f"peaks to {np.nanmax(values):.0e} are cut off"] if np.nanmax(values) > most else []
+    axis.set_ylim(low, high * (high / low) ** 0.3)
+    return []
 
 
 def _rows(curve, traces) -> list:

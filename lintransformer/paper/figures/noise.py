@@ -10,7 +10,7 @@ from lintransformer.diagnostics.noise import (STATISTICS, effective_dimensions, 
                                               noise_statistics, quantile_plot)
 from lintransformer.paper.diagnostic_cells import noise_cell, noise_seeds
 from lintransformer.paper.figures.base import BLACK, ORANGE, SKY, Drawing, Figure, remark_below
-from lintransformer.paper.figures.panels import panel_row, say_empty, shared_legend
+from lintransformer.paper.figures.panels import panel_rows, say_empty, shared_legend
 from lintransformer.paper.options import Options
 from lintransformer.paper.settings import SETTINGS
 
@@ -50,14 +50,14 @@ def noise_cells(id, settings, options: Options) -> list:
 def draw_noise(id, settings, get, options: Options) -> Drawing:
     """Draw a panel for each setting."""
     chosen = options.chosen(id, settings)
-    figure, axes = panel_row(len(chosen), height=4.4)
+    figure, axes = panel_rows(len(chosen), height=4.4)
     table, left_out = [], []
-    for axis, name in zip(axes, chosen, strict=True):
+    for axis, name in zip(axes[0], chosen, strict=True):
         rows, missing = draw_noise_panel(axis, name, get, options)
         table += rows
         left_out += missing
-    axes[0].set_ylabel("draws")
-    shared_legend(figure, axes)
+    axes[0, 0].set_ylabel("draws")
+    shared_legend(figure, axes.flat)
     return Drawing(figure, table, {"definitions": DEFINITIONS, "configuration": options.configuration,
                                    "draws": settings_of_draws(options, chosen), "left_out": left_out})
 
@@ -114,8 +114,8 @@ def _draw_quantiles(axis, norms):
     axis.plot(ends, ends, color=BLACK, linewidth=1)
     axis.plot(plot.theoretical[shown], plot.ordered[shown], ".", color=SKY, markersize=4)
     axis.text(0.05, 0.95, "Q-Q", transform=axis.transAxes, va="top", fontsize=10)
-    axis.tick_params(labelsize=8, length=2)
-    axis.locator_params(nbins=3)
+    axis.tick_params(labelsize=10, length=2)
+    axis.locator_params(nbins=2)
     axis.grid(False)
 
 

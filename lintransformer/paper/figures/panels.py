@@ -8,10 +8,11 @@ import numpy as np
 from lintransformer.paper.figures.base import axes_row, log_scale, remark_below
 
 
-def panel_row(count, **size):
-    """Return a figure and its row of panels: four are narrower, so that letters stay large when projected."""
-    figure, axes = axes_row(count, **{"width": 4.6 if count < 4 else 3.7, **size})
-    return figure, axes[0]
+def panel_rows(count, rows=1, **size):
+    """Return a figure and its (rows, count) panels: four are narrower, so that letters stay large when
+    projected.
+    """
+    return axes_row(count, rows, **{"width": 4.6 if count < 4 else 3.7, **size})
 
 
 def over_seeds(values) -> dict:
