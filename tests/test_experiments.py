@@ -239,3 +239,21 @@ def test_table_1_is_the_papers():
 def test_markdown_of_a_table():
     text = tables.markdown([{"a": 0.12345, "b": "x|y"}, {"a": None, "b": math.nan}])
     assert text == "| a | b |\n| --- | --- |\n| 0.123 | x\\|y |\n| – | – |\n"
+
+
+def test_curves_of_sparsity_stand_apart_and_fill_their_panel():
+    def small(cell):
+        trace = TRUE(cell)
+        return Trace({name: values / 10 for name, values in trace.items()}, trace.status, trace.summary)
+
+    axes = FIGURES["sparsity"].draw(small, PAPER).figure.axes[:2]
+    assert all(axis.get_ylim()[1] < 0.1 for axis in axes)
+    starts = [line.get_xdata()[0] for line in axes[0].lines if line.get_marker() in "os"]
+    assert len(set(starts)) == len(starts) == 4
+
+
+def test_runs_left_out_of_the_sparsity_figure_are_named_below_it():
+    drawing = FIGURES["sparsity"].draw(
+        lambda cell: nothing(cell) if cell.needs[0].config["seed"] == 1 else TRUE(cell), PAPER)
+    assert "gaussian: seed 1 left out (missing)" in drawing.figure.axes[0].texts[0].get_text()
+    assert "linear attention, gaussian: seed 1 left out (missing)" in drawing.caption["left_out"]

@@ -91,6 +91,7 @@ def draw_heads(get, options: Options) -> Drawing:
 
 
 SPARSITY_LOOKS = {"orthogonal": {"color": BLUE, "marker": "o"}, "gaussian": {"color": ORANGE, "marker": "s"}}
+BESIDE = (-0.12, -0.04, 0.04, 0.12)  # layers that the four curves are moved by, so that none hides another
 ATTENTIONS = {"S1": "linear attention", "softmax": "softmax attention"}
 
 
@@ -114,19 +115,19 @@ def draw_sparsity(get, options: Options) -> Drawing:
     figure, axes = axes_row(len(settings))
     table, left_out = [], []
     for axis, setting in zip(axes[0], settings):
+        remarks, places, largest = [], iter(BESIDE), 0
         for covariates, look in SPARSITY_LOOKS.items():
             cells = sparsity_cells_of(options, setting, covariates)
             traces = [(cell.needs[0].config["seed"], get(cell)) for cell in cells]
-            left_out += [
-                f"{setting}, {covariates}: seed {seed} ({trace.status})" for seed, trace in traces
-                if not trace
+            remarks += [
+                f"{covariates}: seed {seed} left out ({trace.status})" for seed, trace in traces if not trace
             ]
             used = [(seed, trace) for seed, trace in traces if trace]
             for point, (when, style, face) in enumerate(
                 (("at initialisation", ":", "white"), ("trained", "-", None))):
-                values = np.array([trace["hoyer"][point, :, 0] for _, trace in used])
+                values, place = np.array([trace["hoyer"][point, :, 0] for _, trace in used]), next(places)
                 if len(values):
-                    layers = np.arange(1, values.shape[1] + 1)
+                    layers, largest = np.arange(1, values.shape[1] + 1) + place, max(largest, np.nanmax(values))
                     axis.plot(layers, values.mean(axis=0), linestyle=style,
                               label=f"{covariates.replace('gauss', 'Gauss')}, {when}", markerfacecolor=face
                               or look["color"], markersize=9, **look)
@@ -139,8 +140,10 @@ def draw_sparsity(get, options: Options) -> Drawing:
                     trace[array][0, layer, scope]), "trained": float(trace[array][1, layer, scope])
             } for seed, trace in used for array, _ in MEASURES.values()
                       for layer in range(trace[array].shape[1]) for scope in (0, 1)]
-        axis.set(title=ATTENTIONS[setting], xlabel="layer", ylim=(0, 1))
+        axis.set(title=ATTENTIONS[setting], xlabel="layer", ylim=(0, min(1, 1.1 * largest) or 1))
         axis.xaxis.get_major_locator().set_params(integer=True)
+        remark_below(axis, remarks)
+        left_out += [f"{ATTENTIONS[setting]}, {remark}" for remark in remarks]
     axes[0, 0].set_ylabel("sparsity of the scores\nthe query sees (Hoyer)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(settings))
@@ -151,7 +154,7 @@ def draw_sparsity(get, options: Options) -> Drawing:
             "participation": "(sum a^2)^2 / (n sum a^4): share of the keys that carry the scores",
             "covariates": "orthogonal: x = sqrt(5) e_k, k uniform (after Huang et al. 2023; E x x^T = I)",
             "trained": f"Adam, {short_steps(options)} iterations, rates of the settings",
-            "prompts": SPARSITY_PROMPTS, "lines": "mean over seeds; dots: seeds",
+            "prompts": SPARSITY_PROMPTS, "lines": "mean over seeds; dots: seeds; moved aside a little, to be seen apart",
             "configuration": options.configuration, "left_out": left_out
         })
 
