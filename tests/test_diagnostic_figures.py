@@ -15,6 +15,7 @@ from lintransformer.paper import diagnostic_cells as cells
 from lintransformer.paper.cells import KINDS, Cell, Trace, load
 from lintransformer.paper.figures import clipping, conditioning, noise, nonlinear, ratios, smoothness
 from lintransformer.paper.figures.base import axes_row, draw_figure, write_drawing
+from lintransformer.paper.figures.panels import log_across
 from lintransformer.paper.options import Options
 from lintransformer.paper.training_cells import training_cell
 
@@ -299,6 +300,42 @@ def test_curvature_that_is_negative_throughout_is_said_to_be():
     get = changed("smoothness", lambda cell, trace: trace.update(smoothness=np.full(len(trace["step"]), -0.1)))
     for id in ("fig5", "fig15"):
         assert "the median is negative throughout" in text_of(draw(id, get))
+
+
+def test_a_curve_that_is_nowhere_positive_is_named():
+    def negative(cell, trace):
+        if "momentum" in cell.needs[0].config["optimizer"]:
+            trace["smoothness"] = np.full(len(trace["step"]), -0.1)
+
+    text = text_of(draw("fig5", changed("smoothness", negative)))
+    assert text.count("SGDM: no curve, its median is negative throughout") == 3 and "Adam: no curve" not in text
+
+
+def test_medians_of_short_paths_keep_their_shape():
+    line = draw("fig5").figure.axes[0].lines[-2]
+    assert line.get_label() == "Adam" and np.nanmax(line.get_ydata()) > 5 * np.nanmin(line.get_ydata())
+
+
+def test_fig16_gives_intervals_of_three_seeds_and_more_and_names_all_that_is_left_out():
+    assert "rank correlation 0.58\n" in text_of(draw("fig16", options=Options("smoke", seeds=(0, 1), steps=60)))
+    text = text_of(draw("fig16", without("failed", 0, 1)))
+    assert text.count("Adam seed 0 left out (failed)") == text.count("Adam seed 1 left out (failed)") == 3
+    scatter = [axis.collections[0] for axis in draw("fig16").figure.axes[:3]]
+    assert len({dots.get_clim() for dots in scatter}) == 1                   # one colour bar for all
+
+
+@pytest.mark.parametrize("low, high", [(3, 15), (0.55, 0.75), (1.1, 1.3), (0.01, 20), (1e-3, 1e9), (4, 8)])
+def test_a_logarithmic_axis_across_has_two_labels_at_least(low, high):
+    axis = axes_row(1)[1][0, 0]
+    axis.set_xlim(low, high)
+    log_across(axis)
+    assert 2 <= sum(low <= tick <= high for tick in axis.get_xticks()) <= 7
+
+
+def test_fig15_says_on_how_many_prompts_the_curvature_is_measured():
+    assert draw("fig15").caption["batch"] == (
+        "fixed; loss: 1000 prompts of evaluation seed 99; condition number and smoothness: 100 prompts of "
+        "evaluation seed 99")
 
 
 def test_paths_that_end_early_are_named_in_the_clipping_figure():

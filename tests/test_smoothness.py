@@ -114,6 +114,8 @@ def test_intervals_are_over_paths():
     mean, low, high = over_paths(fits)["L1"]
     assert np.isclose(mean, 2) and np.isclose(high - 2, 4.302653 / np.sqrt(3)) and np.isclose(low + high, 4)
     assert np.isnan(over_paths(fits[:1])["L0"][1:]).all()
+    shares = over_paths([fits[0]._replace(covered=share) for share in (0.5, 1.0)])["covered"]
+    assert shares == (0.75, 0.0, 1.0)                                        # a share has no wider interval
 
 
 def test_t_interval_covers_as_often_as_it_says():

@@ -154,9 +154,10 @@ def over_paths(fits, level=0.95):
     The seed is the unit of replication: points of one path follow one another, so that an interval from the
     regression itself would be far too narrow. With one path the interval is NaN.
     """
-    return {name: (correlation_interval if name == "rank_correlation" else t_interval)(
-                [getattr(fit, name) for fit in fits], level)
-            for name in ("L0", "L1", "covered", "rank_correlation", "log_slope")}
+    numbers = {name: (correlation_interval if name == "rank_correlation" else t_interval)(
+                   [getattr(fit, name) for fit in fits], level)
+               for name in ("L0", "L1", "covered", "rank_correlation", "log_slope")}
+    return {**numbers, "covered": tuple(float(share) for share in np.clip(numbers["covered"], 0, 1))}
 
 
 def correlation_interval(values, level=0.95):

@@ -47,11 +47,17 @@ def finish_axis(axis, title, steps, remarks):
 
 
 def log_across(axis):
-    """Make the horizontal axis logarithmic, with plain numbers at few enough ticks to stay apart."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    """Make the horizontal axis logarithmic, with plain numbers at few enough ticks to stay apart, two at least."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
     axis.set_xscale("log")
     low, high = axis.get_xlim()
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 50 * low else (1.0,), numticks=6))
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    ticks = [tick for tick in np.outer(decades, (1, 2, 5)).ravel() if low <= tick <= high]
+    if high >= 50 * low:
+        locator = LogLocator(numticks=6)
+    else:
+        locator = FixedLocator(ticks) if len(ticks) >= 2 else MaxNLocator(4)
+    axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
 

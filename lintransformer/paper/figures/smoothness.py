@@ -18,7 +18,9 @@ from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 
 CHOSEN = ("S1", "S2", "S3")
-WINDOW = 20              # iterations on either side that a curve's median takes in
+WINDOW = 20              # iterations on either side that a curve's median takes in, but no more than
+WINDOW_SHARE = 20        # one in so many of a short path's steps
+FEW = 50                 # steps: a curve of fewer has dots, as one between two gaps would have no line
 ARRAYS = ("smoothness", "gradient_norm", "loss", "step_norm")
 LOWEST = 1e-5            # the axis shows no less than this share of its largest value
 DEFINITION = ("(x_{t+1} - x_t)^T H(x_t) (x_{t+1} - x_t) / ||x_{t+1} - x_t||^2, H the Hessian of f on one "
@@ -67,9 +69,9 @@ def draw_paths(get, options: Options) -> Drawing:
 
 
 PATH_CAPTION = {
-    "curve": f"median over seeds and the measured steps up to {WINDOW} iterations away (negative values "
-             "included); a gap where it is not positive",
-    "band": "first to third quartile of the same values, cut at the axis where it reaches below 0",
+    "curve": f"median over seeds and the measured steps up to {WINDOW} iterations away (on short paths: a "
+             "twentieth of the measured steps), negative values included; a gap where it is not positive",
+    "band": "first to third quartile of the same values, cut where it leaves the axis",
     "marks at the lower edge": "steps at which some seed's smoothness is negative: SGDM above, Adam below",
 }
 
@@ -77,13 +79,13 @@ PATH_CAPTION = {
 def draw_path_panel(axis, name, get, options: Options) -> tuple[list, list, dict]:
     """Draw one setting's smoothness; return the rows of its table, the remarks, and the counts of signs."""
     found, remarks = measured(get, options, name)
-    rows, signs, notes, last = [], {}, [], 1
+    rows, signs, notes, no_curve, last = [], {}, [], [], 1
     for place, (optimizer, by_seed) in enumerate(found.items()):
         if not by_seed:
             continue
         label = OPTIMIZERS[optimizer]
         steps, values = _together(by_seed)
-        _draw_quartiles(axis, steps, values, label)
+        no_curve += _draw_quartiles(axis, steps, values, label)
         negative = steps[(values < 0).any(axis=0)]
         axis.plot(negative, np.full(len(negative), 0.045 - 0.03 * place), "|", color=LOOKS[label]["color"],
                   transform=axis.get_xaxis_transform(), markersize=6, markeredgewidth=0.8)
@@ -94,7 +96,7 @@ def draw_path_panel(axis, name, get, options: Options) -> tuple[list, list, dict
                   **{array: trace[array][i] for array in ARRAYS}}
                  for seed, trace in by_seed.items() for i, step in enumerate(trace["step"])]
     axis.set(title=SETTINGS[name].title, xlabel="iteration", xlim=(0, last))
-    remark_below(axis, [f"negative: {', '.join(notes)} (marks)" if notes else "", *remarks])
+    remark_below(axis, [f"negative: {', '.join(notes)} (marks)" if notes else "", *no_curve, *remarks])
     _finish(axis)
     return rows, remarks, signs
 
@@ -108,13 +110,16 @@ def _together(by_seed) -> tuple:
     return steps, values
 
 
-def _draw_quartiles(axis, steps, values, label):
-    reach = WINDOW // (steps[1] - steps[0]) if len(steps) > 1 else 0
+def _draw_quartiles(axis, steps, values, label) -> list:
+    """Draw median and quartiles of a moving window; return a remark if the median is nowhere positive."""
+    reach = min(WINDOW // (steps[1] - steps[0]), len(steps) // WINDOW_SHARE) if len(steps) > 1 else 0
     padded = np.pad(values, ((0, 0), (reach, reach)), constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1)
     low, middle, high = np.nanquantile(windows, [0.25, 0.5, 0.75], axis=(0, 2))
-    axis.plot(steps, np.where(middle > 0, middle, np.nan), label=label, **LOOKS[label])
+    axis.plot(steps, np.where(middle > 0, middle, np.nan), label=label, marker="." if len(steps) < FEW else "",
+              **LOOKS[label])
     axis.fill_between(steps, low, high, where=high > 0, color=LOOKS[label]["color"], alpha=0.25, linewidth=0)
+    return [] if (middle > 0).any() else [f"{label}: no curve, its median is negative throughout"]
 
 
 def _finish(axis):
@@ -146,7 +151,8 @@ def draw_against_gradient(get, options: Options) -> Drawing:
         fits[name] = _fits(paths)
         points = _draw_points(axis, paths, fits[name], last_step(options)) or points
         axis.set(title=SETTINGS[name].title, xlabel="gradient norm")
-        remark_below(axis, [*_words(fits[name]), *remarks])
+        words = _words(fits[name])
+        remark_below(axis, [*words, *remarks], most=len(words) + 4)
         table += _fit_rows(name, fits[name])
     axes[0, 0].set_ylabel("directional smoothness")
     if points is not None:
@@ -163,8 +169,8 @@ GRADIENT_CAPTION = {
             "negative curvature included (scatter taken to grow like median + gradient norm)",
     "marks at the lower edge": "steps with negative smoothness, at their gradient norm",
     "numbers": "over_seeds: mean and 95 % t interval over seeds (points of one path are not independent) of "
-               "L0, L1, covered (share of points below the line), rank_correlation (Spearman's, negative "
-               "curvature included), log_slope (slope of the logarithms, positive points only)",
+               "L0, L1, covered (share of points below the line; cut at 0 and 1), rank_correlation (Spearman's, "
+               "negative curvature included; on Fisher's scale), log_slope (slope of the logarithms, positive points only)",
     "axes": "following Zhang et al. 2020a, with the gradient norm across",
 }
 
@@ -213,10 +219,15 @@ def _words(fits) -> list:
         return []
     mean, signs = over_paths(list(fits.values())), [(fit.positive, fit.negative) for fit in fits.values()]
     below = sum(negative for _, negative in signs) / max(1, sum(map(sum, signs)))
-    rank, L1 = mean["rank_correlation"], mean["L1"]
-    return [f"rank correlation {rank[0]:.2f} [{rank[1]:.2f}, {rank[2]:.2f}]",
-            f"L0 {mean['L0'][0]:.2g}, L1 {L1[0]:.2g} [{L1[1]:.2g}, {L1[2]:.2g}]",
+    return [f"rank correlation {_interval(mean['rank_correlation'], '.2f', len(fits))}",
+            f"L0 {mean['L0'][0]:.2g}, L1 {_interval(mean['L1'], '.2g', len(fits))}",
             f"negative: {below:.1%} of the steps"]
+
+
+def _interval(numbers, form, seeds) -> str:
+    """Return "mean [low, high]"; of fewer than three seeds the mean alone: their interval says nothing."""
+    mean, low, high = (f"{number:{form}}" for number in numbers)
+    return f"{mean} [{low}, {high}]" if seeds >= 3 else mean
 
 
 def _fit_rows(setting, fits) -> list:
