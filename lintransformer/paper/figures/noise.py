@@ -116,6 +116,9 @@ def _draw_quantiles(axis, norms):
     axis.text(0.05, 0.95, "Q-Q", transform=axis.transAxes, va="top", fontsize=10)
     axis.tick_params(labelsize=10, length=2)
     axis.locator_params(nbins=2)
+    low, high = axis.get_xlim()
+    shown = [tick for tick in axis.get_xticks() if low <= tick <= high]
+    axis.set(xticks=[shown[0], shown[-1]], xlim=(low, high))                 # there is room for two labels
     axis.grid(False)
 
 

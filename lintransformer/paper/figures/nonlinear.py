@@ -47,7 +47,7 @@ def draw_nonlinear(get, options: Options) -> Drawing:
         "loss": "mean over seeds of the squared error on the fixed batch; band: +- std/4 (authors' code)",
         "noise": OF_NOISE, "condition number": OF_CONDITION,
         "smoothness": {"definition": OF_SMOOTHNESS, **PATH_CAPTION, "signs": signs},
-        "batch": "fixed: the first evaluation batch of the runs", "configuration": options.configuration,
+        "batch": _batches(options), "configuration": options.configuration,
         "left_out": [*no_loss, *no_noise, *no_number, *no_path],
         "cells": [cell.key for cell in nonlinear_cells(options)]})
 
@@ -55,6 +55,14 @@ def draw_nonlinear(get, options: Options) -> Drawing:
 def _training(options) -> dict:
     return {optimizer: [training_cell(options, SETTING, optimizer, seed) for seed in options.seeds_of(SETTING)]
             for optimizer in OPTIMIZERS}
+
+
+def _batches(options) -> str:
+    """Return in words on which fixed prompts the loss, and its curvature, are measured."""
+    training = _training(options)["adam"][0]
+    recorded, curvature = training.config["evaluation"], curvature_cell(training).config["evaluation"]
+    return (f"fixed; loss: {recorded['prompts']} prompts of evaluation seed {recorded['seeds'][0]}; condition "
+            f"number and smoothness: {curvature['prompts']} prompts of evaluation seed {curvature['seed']}")
 
 
 def _draw_losses(axis, get, options) -> tuple[list, list]:
