@@ -81,8 +81,8 @@ def test_not_a_number_never_passes():
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ((f, np.ones(5), THETA), "shape"), ((f, gradient, np.ones((2, 3))), "vector"),
-    ((f, gradient, np.array([1.0, np.nan])), "finite"), ((f, gradient, []), "vector"),
+    ((f, np.ones(5), THETA), "shape"), ((f, np.ones((3, 2)), np.ones((2, 3))), "shape"),
+    ((f, gradient, np.array([1.0, np.nan])), "finite"), ((f, gradient, []), "at least one number"),
     ((f, gradient, THETA, "symbolic"), "complex, difference")])
 def test_bad_input_is_refused_by_name(arguments, words):
     with pytest.raises(InputError, match=words):
