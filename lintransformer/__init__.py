@@ -7,11 +7,13 @@ from importlib import import_module
 
 from lintransformer.checks import InputError
 from lintransformer.distributions import PromptDistribution, ResponseNetwork
+from lintransformer.layers.compose import Chain, Residual, Sum
+from lintransformer.losses import CrossEntropy, SquaredError
 from lintransformer.memory import keep_freed_memory
 from lintransformer.models.build import build_model
-from lintransformer.objective import gradient, predict, prompt_losses, value, value_and_gradient
+from lintransformer.objective import Objective, gradient, predict, prompt_losses, value, value_and_gradient
 from lintransformer.optimizers import SGD, Adam, SignDescent, clip
-from lintransformer.prompts import GramPrompts, Prompts
+from lintransformer.prompts import Batch, GramPrompts, Prompts
 from lintransformer.random import stream
 from lintransformer.training import evaluation_batch, train
 from lintransformer.workspace import Workspace

@@ -1,55 +1,177 @@
-"""The objective f(theta) = mean over the batch of (TF_L(Z_0; theta) - <w*, x^(n+1)>)^2 (Section 3.1; no factor 1/2).
+"""The objective f(theta) = mean of a loss over a batch, for any model; and what is asked of anything in its place.
 
-Its gradient and its Hessian-vector product are exact, by the model's hand-derived passes:
-    r = prediction - target            f = sum r^2 / B
-    grad f = J^T (2 r / B)             H v = J^T (2 J v / B) + (d/dv J)^T (2 r / B)
-derivations/11-hessian-vector-products.md, eq. 11.1-11.2. theta's and the batch's dtypes promote as NumPy does; float32,
-float64, complex128 and object arrays of Fractions all run through it.
+    f = (1/m) sum_i loss_i        grad f = J^T (dloss / m)        H v = J^T (C J v / m) + (d/dv J)^T (dloss / m)
+with m losses in the batch, J the Jacobian of the model's output and C the loss's curvature (2 for the squared error):
+derivations/11-hessian-vector-products.md, eq. 11.1-11.2.
+
+An objective is anything with
+    size                                 p, the length of theta
+    value_and_gradient(theta, batch)     (f, gradient (p,)); pure, in theta's precision
+What more it has is used, and asked for by name: `init`, `losses`, `product`, `has_kinks`, `reaches_prediction`,
+`evaluator`, `check_batch`. theta's and the batch's dtypes promote as NumPy does.
 """
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lintransformer.checks import InputError
+from lintransformer.layers.compose import has_tangents, initial
+
+
+class Objective:
+    """A model, made of layers, under a loss.
+
+    Parameters
+    ----------
+    model : a layer (`lintransformer/layers/compose.py`), such as `Chain(...)`
+    loss : `SquaredError()`, `CrossEntropy()`, or anything with their `value` and `gradient`
+
+    Attributes
+    ----------
+    size : int, p; theta (p,) is the C-order of the model's weights, one after another
+    has_kinks : bool; then Hessians are not taken by differences
+    """
+
+    def __init__(self, model, loss):
+        for name, thing, needs in (("model", model, ("shapes", "forward", "backward")),
+                                   ("loss", loss, ("value", "gradient"))):
+            if not all(hasattr(thing, need) for need in needs):
+                raise InputError(f"{name} must have {', '.join(needs)}, not {thing!r}")
+        self.model, self.loss = model, loss
+        self.shapes = [tuple(shape) for shape in model.shapes]
+        self._ends = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
+        self.size = self._ends[-1] if self._ends else 0
+        self.has_kinks = not getattr(model, "smooth", True)
+
+    def init(self, rng, dtype=np.float64):
+        """theta (p,) at the start, as the layers choose it."""
+        return self.join(initial(self.model, rng)).astype(dtype)
+
+    def weights(self, theta):
+        """The model's weights, views of theta (..., p)."""
+        return [part.reshape(part.shape[:-1] + shape)
+                for part, shape in zip(np.split(theta, self._ends[:-1], axis=-1), self.shapes)]
+
+    def join(self, weights):
+        """The adjoint of `weights`: one flat vector (..., p)."""
+        lead = np.broadcast_shapes(*(np.shape(weight)[:np.ndim(weight) - len(shape)]
+                                     for weight, shape in zip(weights, self.shapes)))
+        flat = [np.broadcast_to(weight, lead + shape).reshape(lead + (-1,))
+                for weight, shape in zip(weights, self.shapes)]
+        return np.concatenate(flat, axis=-1)
+
+    def read(self, batch):
+        """(what the model reads, target) of a batch: `lt.Batch`, or a pair."""
+        return (batch.inputs, batch.target) if hasattr(batch, "inputs") else tuple(batch)
+
+    def forward(self, theta, batch):
+        """The model's output, and the cache for `backward`."""
+        theta = self.check_theta(theta)
+        self.check_batch(batch)
+        return self.model.forward(self.weights(theta), self.read(batch)[0])
+
+    def backward(self, cache, doutput):
+        """The gradient (p,) of <doutput, output>."""
+        return self.join(self.model.backward(cache, doutput)[1])
+
+    def forward_tangent(self, cache, v):
+        """The derivative of the output along v (p,) or (K, p), and its cache; for models whose layers have tangents."""
+        v = np.asarray(v)
+        if v.shape[-1:] != (self.size,) or v.ndim > 2:
+            raise InputError(f"v must have shape {(self.size,)} or (K, {self.size}), not {v.shape}")
+        return self.model.tangent(cache, self.weights(v), None)
+
+    def backward_tangent(self, cache, tcache, doutput, tdoutput):
+        """The derivative of `backward` along v, when doutput moves along tdoutput (a leading axis K allowed)."""
+        return self.join(self.model.backward_tangent(cache, tcache, doutput, tdoutput)[2])
+
+    def losses(self, theta, batch):
+        """One number an example (or token)."""
+        return self.loss.value(self.forward(theta, batch)[0], self.read(batch)[1])
+
+    def value(self, theta, batch):
+        """f(theta), a scalar."""
+        losses = self.losses(theta, batch)
+        return losses.sum() / losses.size
+
+    def value_and_gradient(self, theta, batch):
+        """f(theta) and its gradient (p,)."""
+        output, cache = self.forward(theta, batch)
+        target = self.read(batch)[1]
+        losses = self.loss.value(output, target)
+        doutput = self.loss.gradient(output, target) / losses.size
+        return losses.sum() / losses.size, self.backward(cache, doutput)
+
+    @property
+    def has_product(self):
+        """Whether `product` is there: every layer has tangents, and the loss its curvature."""
+        return has_tangents(self.model) and hasattr(self.loss, "curvature")
+
+    def product(self, theta, batch, v):
+        """H v by hand-derived tangents of the forward and the backward pass; v (p,) or (K, p), and so is H v."""
+        output, cache = self.forward(theta, batch)
+        target = self.read(batch)[1]
+        count = self.loss.value(output, target).size
+        toutput, tcache = self.forward_tangent(cache, v)
+        doutput = self.loss.gradient(output, target) / count
+        return self.backward_tangent(cache, tcache, doutput, self.loss.curvature(output, target, toutput) / count)
+
+    def reaches_prediction(self):
+        """Which entries of theta can change the output, by structure (p,) bool."""
+        return np.ones(self.size, dtype=bool)
+
+    def check_theta(self, theta):
+        """theta as an array (p,), or an `InputError`."""
+        return check_theta(self, theta)
+
+    def check_batch(self, batch):
+        """Raise `InputError` unless the batch fits the model."""
+        if not hasattr(batch, "inputs") and not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            raise InputError(f"batch must be lt.Batch(inputs, target), or a pair of them, not {type(batch).__name__}")
+
+
+def check_theta(objective, theta):
+    """theta as an array (p,) for any objective, or an `InputError`."""
+    theta = np.asarray(theta)
+    if theta.shape != (objective.size,):
+        raise InputError(f"theta must have shape {(objective.size,)} for this model, not {theta.shape}")
+    if theta.dtype.kind not in "fcO":
+        raise InputError(f"theta must hold floating-point or complex numbers, not dtype {theta.dtype}")
+    return theta
 
 
 def predict(model, theta, batch):
-    """The predictions TF_L (B,)."""
+    """The output of the model; the predictions TF_L (B,) of a Transformer."""
     return model.forward(theta, batch)[0]
 
 
 def prompt_losses(model, theta, batch):
-    """The squared error of every prompt (B,)."""
-    residual = predict(model, theta, batch) - batch.target
-    return residual * residual
+    """One loss an example; the squared error of every prompt (B,)."""
+    return model.losses(theta, batch)
 
 
 def value(model, theta, batch):
-    """f(theta), a scalar."""
-    return prompt_losses(model, theta, batch).sum() / batch.size
+    """f(theta), a scalar, of any objective."""
+    return model.value(theta, batch) if hasattr(model, "value") else model.value_and_gradient(theta, batch)[0]
 
 
 def value_and_gradient(model, theta, batch):
-    """f(theta) and its gradient (p,).
-
-    Parameters
-    ----------
-    model : `lintransformer.models.transformer.Transformer`
-    theta : array (p,)
-    batch : `Prompts` or `GramPrompts`
+    """f(theta) and its gradient (p,), of any objective.
 
     Raises
     ------
     InputError : theta or the batch does not fit the model.
     """
-    prediction, cache = model.forward(theta, batch)
-    residual = prediction - batch.target
-    return (residual * residual).sum() / batch.size, model.backward(cache, 2 * residual / batch.size)
+    return model.value_and_gradient(theta, batch)
 
 
 def gradient(model, theta, batch):
     """The gradient of f at theta (p,)."""
-    return value_and_gradient(model, theta, batch)[1]
+    return model.value_and_gradient(theta, batch)[1]
 
 
 def exact_hessian_vector_product(model, theta, batch, v):
-    """H v by hand-derived tangents of the forward and the backward pass; v (p,) or (K, p), and so is H v."""
-    prediction, cache = model.forward(theta, batch)
-    residual = prediction - batch.target
-    tprediction, tcache = model.forward_tangent(cache, v)
-    return model.backward_tangent(cache, tcache, 2 * residual / batch.size, 2 * tprediction / batch.size)
+    """H v by the objective's own product; v (p,) or (K, p), and so is H v."""
+    return model.product(theta, batch, v)

@@ -14,6 +14,7 @@ derivations/05-gram.md.
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -156,3 +157,41 @@ def _read_only(array):
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Any batch: what a model reads, and what it should give.
+
+    Parameters
+    ----------
+    inputs : array (B, ...), or a dict or tuple of such
+    target : array (B, ...)
+    """
+
+    inputs: Any
+    target: Any
+
+    def __len__(self):
+        return len(self.target)
+
+    @property
+    def size(self):
+        return len(self.target)
+
+    def astype(self, dtype):
+        """Floating-point arrays in another precision; integers (tokens, classes) stay."""
+        return Batch(*(_mapped(part, lambda array: array.astype(dtype) if np.asarray(array).dtype.kind == "f" else array)
+                       for part in (self.inputs, self.target)))
+
+    def take(self, index):
+        """The examples selected by a slice or an index array along the first axis."""
+        return Batch(*(_mapped(part, lambda array: array[index]) for part in (self.inputs, self.target)))
+
+
+def _mapped(part, function):
+    if isinstance(part, dict):
+        return {name: _mapped(value, function) for name, value in part.items()}
+    if isinstance(part, (tuple, list)):
+        return tuple(_mapped(value, function) for value in part)
+    return function(part)

@@ -9,7 +9,7 @@ reference of `lintransformer/objective.py`. The numbers are the same up to round
 import numpy as np
 
 from lintransformer.checks import InputError, check_dtype, check_positive_integer
-from lintransformer.models.block import BlockGramKernel
+from lintransformer.kernels.block import BlockGramKernel
 from lintransformer.objective import prompt_losses, value_and_gradient
 
 # Larger batches go through in chunks: at most this much memory for one (d, d, c) array.

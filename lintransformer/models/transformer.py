@@ -1,51 +1,55 @@
-"""The model the rest of the package sees: an embedding (or none), L layers of attention, a prediction.
+"""The model the paper is about: an embedding (or none), L layers of attention, a prediction, under the squared error.
 
 Conventions
 -----------
 theta (p,) is one flat vector: the attention part, C-order of [layer, head, part, row, column]
-(`lintransformer/models/parameters.py`), then the embedding's W1, b1, W2, b2. A model holds no numbers: it is a
-set of pure functions of theta and a batch, and the cache a forward pass returns is the tape.
-
-The stack is written once, for every attention: a form (token, reassociated or Gram) has a state, four functions
-of one layer, and a way to start from tokens and to read the prediction.
+(`lintransformer/layers/parametrization.py`), then the embedding's W1, b1, W2, b2. It is an `Objective` whose model is a
+chain of layers; it holds no numbers.
 """
-
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 import numpy as np
 
 from lintransformer.checks import InputError
-from lintransformer.models.parameters import Parametrization
+from lintransformer.layers.compose import Chain
+from lintransformer.layers.embedding import MEANING as EMBEDDING_MEANING
+from lintransformer.layers.gram import Gram, ToGram
+from lintransformer.layers.parametrization import PARTS
+from lintransformer.layers.readout import ReadGram, ReadTokens
+from lintransformer.losses import SquaredError
+from lintransformer.objective import Objective
 from lintransformer.prompts import GramPrompts, Prompts
 
-
-class Cache(NamedTuple):
-    """The tape of a forward pass."""
-
-    theta: np.ndarray
-    tokens: Any          # Z after the embedding (D, N, B), or None when Gram statistics are enough
-    embedding: Any       # the embedding's cache
-    start: Any           # the first state
-    layers: list         # one cache a layer
-    state: Any           # the last state
+MEANING = {
+    "P": "value projection P (eq. 7)",
+    "Q": "query-key matrix Q (eq. 7): score of key i for query j is z_i^T Q z_j",
+    "W_q": "query matrix; Q = W_q^T W_k",
+    "W_k": "key matrix; Q = W_q^T W_k",
+}
+CORNER = {"P": ", P = diag(P', 1)", "Q": ", Q = diag(Q', 0)"}
 
 
-@dataclass(frozen=True)
-class Transformer:
-    """A stack of linear, ReLU or softmax attention layers; made by `lintransformer.build_model`."""
+class Transformer(Objective):
+    """A stack of attention layers; made by `lintransformer.build_model`.
 
-    parametrization: Parametrization
-    form: Any = field(repr=False)
-    attention: str
-    form_name: str
-    mask: str
-    embedding: Any
-    init_scale: float
+    Parameters
+    ----------
+    attention_layers : list of `Parametrized`, all of one shape
+    embedding : None or `MLPEmbedding`
+    form : "gram" or "token": what the layers' state is
+    attention, mask : their names, for `describe` and for checks that know the paper's formulas
+    """
 
-    @property
-    def layers(self):
-        return self.parametrization.layers
+    def __init__(self, attention_layers, embedding, form, attention, mask):
+        self.parametrization, self.layers = attention_layers[0].parametrization, len(attention_layers)
+        self.embedding, self.form_name, self.attention, self.mask = embedding, form, attention, mask
+        self.init_scale = attention_layers[0].init_scale
+        before = [] if embedding is None else [embedding, ToGram()] if form == "gram" else [embedding]
+        super().__init__(Chain(*before, *attention_layers, ReadGram() if form == "gram" else ReadTokens()),
+                         SquaredError())
+        if embedding is not None:                                            # in theta it comes last
+            self.shapes = self.shapes[len(embedding.shapes):] + self.shapes[:len(embedding.shapes)]
+            self._ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes]).tolist()
 
     @property
     def heads(self):
@@ -56,31 +60,54 @@ class Transformer:
         return self.parametrization.dimension
 
     @property
-    def size(self):
-        """p, the number of parameters."""
-        return self.parametrization.size + (self.embedding.size if self.embedding else 0)
-
-    @property
-    def has_kinks(self):
-        """Whether f has kinks: a ReLU around the scores or in the embedding. Differences fail across them."""
-        return self.attention == "relu" or self.embedding is not None
-
-    @property
     def needs_tokens(self):
         """Whether Gram statistics are not enough for this model."""
-        return self.form.needs_tokens or self.embedding is not None
+        return self.form_name != "gram" or self.embedding is not None
+
+    @property
+    def attention_size(self):
+        """How many entries of theta are the attention's."""
+        return self._ends[self.layers - 1]
 
     def init(self, rng, dtype=np.float64):
         """theta (p,): attention entries N(0, init_scale^2) ("authors' code": 0.05; Appendix B 0.1)."""
-        attention = self.init_scale * rng.standard_normal(self.parametrization.size)
-        parts = [attention] if self.embedding is None else [attention, self.embedding.init(rng)]
-        return np.concatenate(parts).astype(dtype)
+        attention = self.init_scale * rng.standard_normal(self.attention_size)
+        parts = [] if self.embedding is None else [part.reshape(-1) for part in self.embedding.init(rng)]
+        return np.concatenate([attention, *parts]).astype(dtype)
+
+    def weights(self, theta):
+        """In the order of the layers: the embedding's first."""
+        parts = super().weights(theta)
+        return parts[self.layers:] + parts[:self.layers]
+
+    def join(self, weights):
+        first = len(weights) - self.layers
+        return super().join(weights[first:] + weights[:first])
+
+    def stacked(self, theta):
+        """theta's attention part (L, H, parts, m, m), a view."""
+        return theta[:self.attention_size].reshape((self.layers,) + self.parametrization.shape)
+
+    def read(self, batch):
+        """Batch-last arrays: tokens (D, N, B), or (G, z, n); and the target."""
+        if self.needs_tokens:
+            return np.ascontiguousarray(_batch_last(batch.Z)), batch.target
+        gram = batch.gram()
+        return Gram(_batch_last(gram.G), _batch_last(gram.z), gram.context_length), batch.target
 
     def named(self):
         """(name, shape, slice, meaning) of every part of theta, in order."""
-        yield from self.parametrization.named()
-        if self.embedding is not None:
-            yield from self.embedding.named(self.parametrization.size)
+        names, matrix = PARTS[self.parametrization.name], (self.parametrization.width,) * 2
+        start = 0
+        for layer, head, part in np.ndindex(self.layers, self.heads, len(names)):
+            symbol, stop = names[part], start + matrix[0] ** 2
+            corner = "" if self.parametrization.name == "full" else CORNER.get(symbol, "")
+            yield f"{symbol}[{layer},{head}]", matrix, slice(start, stop), MEANING[symbol] + corner
+            start = stop
+        for (name, meaning), shape in zip(EMBEDDING_MEANING.items(), self.embedding.shapes if self.embedding else ()):
+            stop = start + int(np.prod(shape))
+            yield name, shape, slice(start, stop), meaning
+            start = stop
 
     def unpack(self, theta):
         """The parts of theta by name, as views: {"P[0,0]": (m, m), ...}."""
@@ -98,114 +125,20 @@ class Transformer:
         return "\n".join([title, *lines])
 
     def reaches_prediction(self):
-        """Which entries of theta can change the prediction, by structure (p,) bool."""
-        reaches = self.parametrization.reaches_prediction()
-        return np.concatenate([reaches, np.ones(self.size - len(reaches), dtype=bool)])
+        """Which entries of theta can change the prediction (p,), by structure.
 
-    def forward(self, theta, batch):
-        """The predictions TF_L (B,) (Section 3.1) and the cache.
-
-        Parameters
-        ----------
-        theta : array (p,)
-        batch : `Prompts`, or `GramPrompts` for linear attention in Gram form
-
-        Raises
-        ------
-        InputError : theta or the batch does not fit the model.
+        The prediction reads row d of Z_L only. The last layer's P therefore matters through its row d alone:
+        not at all when that row is fixed (block, separate). With one layer, column d of a full Q multiplies
+        the query's own response, which eq. 4 sets to 0. derivations/03-linear-attention.md, eq. 3.7.
         """
-        theta = self.check_theta(theta)
-        self.check_batch(batch)
-        tokens, embedding_cache, start, n = self._start(theta, batch)
-        state, caches = start, []
-        for P, Q in zip(*self._matrices(theta)):
-            state, cache = self.form.layer(state, P, Q, n)
-            caches.append(cache)
-        return self.form.read(state), Cache(theta, tokens, embedding_cache, start, caches, state)
-
-    def backward(self, cache, dprediction):
-        """The gradient (p,) of <dprediction, prediction>, for dprediction (B,)."""
-        return self._backward(cache, dprediction)[0]
-
-    def forward_tangent(self, cache, v):
-        """The derivative of the prediction along v (p,) or (K, p): (B,) or (K, B); and its cache."""
-        v = np.asarray(v)
-        if v.shape[-1:] != (self.size,) or v.ndim > 2:
-            raise InputError(f"v must have shape {(self.size,)} or (K, {self.size}), not {v.shape}")
-        split = self._split
-        tangents = self.parametrization.tangent(cache.theta[:split], v[..., :split])
-        tP, tQ = self.parametrization.dense(*tangents, tangent=True)
-        tstate, tembedding, ttokens = self._start_tangent(cache, v)
-        tcaches = []
-        for layer, layer_cache in enumerate(cache.layers):
-            tP_l, tQ_l = tP[..., layer, :, :, :], tQ[..., layer, :, :, :]
-            tstate, tcache = self.form.layer_tangent(layer_cache, tstate, tP_l, tQ_l)
-            tcaches.append(tcache)
-        return self.form.read(tstate), (v, ttokens, tembedding, tcaches)
-
-    def backward_tangent(self, cache, tcache, dprediction, tdprediction):
-        """The derivative of `backward` along v, when dprediction (B,) moves along tdprediction ((K,) B)."""
-        v, ttokens, tembedding, tcaches = tcache
-        _, (dQ, dstate, bcaches, ebcache) = self._backward(cache, dprediction)
-        tdstate, tdP, tdQ = self.form.read_backward(cache.state, tdprediction), [], []
-        for layer_cache, layer_tcache, bcache in zip(cache.layers[::-1], tcaches[::-1], bcaches):
-            tdstate, tdP_l, tdQ_l = self.form.layer_backward_tangent(layer_cache, layer_tcache, bcache, tdstate)
-            tdP.append(tdP_l), tdQ.append(tdQ_l)
-        split = self._split
-        tdP, tdQ = self.parametrization.restrict(np.stack(tdP[::-1], axis=-4), np.stack(tdQ[::-1], axis=-4))
-        gradient = self.parametrization.pullback_tangent(cache.theta[:split], v[..., :split], dQ, tdP, tdQ)
-        if self.embedding is None:
-            return gradient
-        tdZ = self.form.start_backward_tangent(cache.tokens, ttokens, dstate, tdstate)
-        embedding = self.embedding.backward_tangent(cache.embedding, tembedding, ebcache, tdZ)
-        return np.concatenate([gradient, embedding], axis=-1)
-
-    def check_theta(self, theta):
-        """theta as an array (p,), or an `InputError`."""
-        theta = np.asarray(theta)
-        if theta.shape != (self.size,):
-            raise InputError(f"theta must have shape {(self.size,)} for this model, not {theta.shape}")
-        if theta.dtype.kind not in "fcO":
-            raise InputError(f"theta must hold floating-point or complex numbers, not dtype {theta.dtype}")
-        return theta
-
-    @property
-    def _split(self):
-        return self.parametrization.size
-
-    def _matrices(self, theta):
-        """The dense P and Q of every layer and head, each (L, H, D, D)."""
-        return self.parametrization.dense(*self.parametrization.matrices(theta[:self._split]))
-
-    def _start(self, theta, batch):
-        """The tokens (None where they are not needed), the embedding's cache, the first state, n."""
-        if not self.needs_tokens:
-            gram = batch.gram()
-            return None, None, (_batch_last(gram.G), _batch_last(gram.z)), gram.context_length
-        Z, embedding_cache = np.ascontiguousarray(_batch_last(batch.Z)), None
-        if self.embedding is not None:
-            Z, embedding_cache = self.embedding.forward(theta[self._split:], Z)
-        return Z, embedding_cache, self.form.start(Z), batch.context_length
-
-    def _start_tangent(self, cache, v):
-        if self.embedding is None:
-            return self.form.zeros_like(cache.start), None, None
-        ttokens, tembedding = self.embedding.tangent(cache.embedding, v[..., self._split:])
-        return self.form.start_tangent(cache.tokens, ttokens), tembedding, ttokens
-
-    def _backward(self, cache, dprediction):
-        """The gradient, and what `backward_tangent` needs of the way to it."""
-        dstate, dP, dQ, bcaches = self.form.read_backward(cache.state, dprediction), [], [], []
-        for layer_cache in reversed(cache.layers):
-            (dstate, dP_l, dQ_l), bcache = self.form.layer_backward(layer_cache, dstate)
-            dP.append(dP_l), dQ.append(dQ_l), bcaches.append(bcache)
-        dP, dQ = self.parametrization.restrict(np.stack(dP[::-1]), np.stack(dQ[::-1]))
-        gradient, ebcache = self.parametrization.pullback(cache.theta[:self._split], dP, dQ), None
-        if self.embedding is not None:
-            dZ = self.form.start_backward(cache.tokens, dstate)
-            embedding, ebcache = self.embedding.backward(cache.embedding, dZ)
-            gradient = np.concatenate([gradient, embedding])
-        return gradient, (dQ, dstate, bcaches, ebcache)
+        reaches = np.ones(self.size, dtype=bool)
+        stacked = self.stacked(reaches)
+        stacked[-1, :, 0] = False
+        if self.parametrization.name == "full":
+            stacked[-1, :, 0, -1] = True
+            if self.layers == 1:
+                stacked[0, :, 1, :, -1] = False
+        return reaches
 
     def check_batch(self, batch):
         """Raise `InputError` unless the batch fits the model."""

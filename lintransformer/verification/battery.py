@@ -15,7 +15,7 @@ from lintransformer.diagnostics.products import hessian_vector_product
 from lintransformer.diagnostics.spectrum import dense_spectrum, lanczos
 from lintransformer.distributions import PromptDistribution
 from lintransformer.models.build import FORMS
-from lintransformer.models.layouts import BLAS_FROM_DIMENSION
+from lintransformer.kernels.layouts import BLAS_FROM_DIMENSION
 from lintransformer.verification.derivatives import check_duality, check_gradient, check_hessian
 from lintransformer.verification.exact import check_exact_gradient, rational
 from lintransformer.verification.models import Problem, select_models

@@ -21,7 +21,7 @@ Adjoints are written d; E = 2 dS is symmetric.
 
 import numpy as np
 
-from lintransformer.models.layouts import layout_for
+from lintransformer.kernels.layouts import layout_for
 
 
 class BlockGramKernel:

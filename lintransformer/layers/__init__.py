@@ -1,0 +1,1 @@
+"""Layers: forward and backward passes by hand, one derivation each, that compose into any model."""
