@@ -244,7 +244,7 @@ def test_interrupted_run_resumes_with_the_same_numbers(number, undisturbed):
     while not list(Path("out").glob("runs/*/status.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:

@@ -1,7 +1,7 @@
 """Checks of any gradient, Hessian-vector product or backward pass against the definition of a derivative.
 
 Nothing here knows a model, nor this package: theta is an array of any shape or a dict of arrays, `f` maps it to a
-number, `gradient` to an array (or dict) like theta. derivations/11-hessian-vector-products.md, eq. 11.9-11.14.
+number, `gradient` to an array (or dict) like theta. derivations/11-hessian-vector-products.md, eq. 11.9-11.11, and derivations/17-checks.md.
 """
 from __future__ import annotations
 

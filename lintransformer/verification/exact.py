@@ -4,7 +4,7 @@ The loss of a linear Transformer is a polynomial in theta; with ReLUs it is one 
 Along a line theta + t v it is a polynomial in t of known degree, so that finitely many values determine it,
 and its derivative at t = 0, exactly. One line with a generic v tells of every coordinate at once: two gradients that
 differ anywhere have different products with v, but for one v in a million. derivations/11-hessian-vector-products.md,
-eq. 11.12.
+eq. 11.12, and derivations/17-checks.md, eq. 17.6.
 """
 from __future__ import annotations
 

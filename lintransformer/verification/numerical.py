@@ -1,4 +1,4 @@
-"""Derivatives along a line from values alone, each with an estimate of its error; derivations/11, eq. 11.9-11.14.
+"""Derivatives along a line from values alone, each with an estimate of its error; derivations/17-checks.md, eq. 17.1-17.4.
 
 Conventions
 -----------
@@ -163,7 +163,7 @@ class Line:
                 self.error, column = np.where(better, found, self.error), finer
 
     def _jumps(self, ks):
-        """By how much F' jumps within reach of each step, and the noise in it: (rows, q) each; eq. 11.14.
+        """By how much F' jumps within reach of each step, and the noise in it: (rows, q) each; eq. 17.3.
 
         S(h) = a h^2 + c h^4 + b h, where b is 0 for a smooth F and the jump for a kink at 0: from S at three steps.
         """

@@ -1,7 +1,7 @@
 """The point of a check: an array of any shape, a number, or a dict of arrays, as one flat vector and back.
 
 What a check is given belongs to somebody else: it is copied before every call, and a call that writes into its
-argument is noticed. derivations/11-hessian-vector-products.md, Step 7.
+argument is noticed. derivations/17-checks.md, Step 5.
 """
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Conventions
 -----------
 m lines (a coordinate, or a direction (p,)), q outputs; arrays are (m, q). Two measurements: differences with their
 error estimate, which hold for any function, and complex steps, which hold to rounding for analytic ones, and are
-believed where differences do not contradict them. derivations/11-hessian-vector-products.md, Step 7.
+believed where differences do not contradict them. derivations/17-checks.md, Steps 4 and 5.
 """
 from __future__ import annotations
 

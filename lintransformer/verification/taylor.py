@@ -1,4 +1,4 @@
-"""The orders at which Taylor remainders vanish; derivations/11-hessian-vector-products.md, Step 8.
+"""The orders at which Taylor remainders vanish; derivations/17-checks.md, eq. 17.5.
 
 Two-sided, M_k(e) = max |R_k(+-e)|: a wrong gradient shows as order 1 at small e, and nowhere else. What counts is
 therefore the smallest order over the usable steps: long enough to stand above the rounding of f, short enough that f

@@ -1,6 +1,6 @@
 """Somebody's function under test: its arguments are copied, its results checked, and it is called again.
 
-derivations/11-hessian-vector-products.md, Step 7.
+derivations/17-checks.md.
 """
 from __future__ import annotations
 

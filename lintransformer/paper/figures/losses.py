@@ -212,7 +212,7 @@ FIGURES = (
                 "covariates; Adam's relative advantage does not shrink noticeably.",
                 optimizer_panels("spherical", "heavy-tailed")),
     loss_figure("fig12", "Loss against iteration for 2, 4, 6 and 8 layers",
-                "Log loss against iteration for more and more layers: the gap between SGDM and Adam grows, and the loss "
-                "of both falls.",
+                "Log loss against iteration for more and more layers: the gap between SGDM and Adam grows, and the "
+                "loss of both falls.",
                 optimizer_panels("L2", "L4", "L6", "L8")),
 )
