@@ -7,10 +7,12 @@ derivations/11-hessian-vector-products.md, eq. 11.1-11.2. theta's and the batch'
 float64, complex128 and object arrays of Fractions all run through it.
 """
 
+from lintransformer.checks import check_abilities
+
 
 def predict(model, theta, batch):
     """The predictions TF_L (B,)."""
-    return model.forward(theta, batch)[0]
+    return check_abilities("model", model, ("size", "forward"), "lt.build_model()").forward(theta, batch)[0]
 
 
 def prompt_losses(model, theta, batch):
@@ -37,6 +39,7 @@ def value_and_gradient(model, theta, batch):
     ------
     InputError : theta or the batch does not fit the model.
     """
+    check_abilities("model", model, ("size", "forward", "backward"), "lt.build_model()")
     prediction, cache = model.forward(theta, batch)
     residual = prediction - batch.target
     return (residual * residual).sum() / batch.size, model.backward(cache, 2 * residual / batch.size)

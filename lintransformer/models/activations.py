@@ -53,7 +53,7 @@ class Softmax:
     polynomial = False
 
     def value(self, S):
-        shift = S.real.max(axis=-3, keepdims=True)                           # a constant: it cancels in R
+        shift = S.max(axis=-3, keepdims=True) if S.dtype.kind != "c" else _heaviest(S)   # a constant: it cancels in R
         weights = np.exp(S - shift)
         weights /= weights.sum(axis=-3, keepdims=True)
         return weights
@@ -72,6 +72,12 @@ class ContextSoftmax(Softmax):
     def value(self, S):
         context = super().value(S[..., :-1, :, :])
         return np.concatenate([context, np.zeros_like(S[..., -1:, :, :])], axis=-3)
+
+
+def _heaviest(S):
+    """Each column's score with the largest real part. Were its imaginary part left in, the weight of a key that
+    takes all would be a complex number over itself, whose rounding a complex step of 1e-20 would magnify."""
+    return np.take_along_axis(S, np.argmax(S.real, axis=-3, keepdims=True), axis=-3)
 
 
 def _over_keys(R, dR):

@@ -38,7 +38,7 @@ def build_model(layers=3, dimension=5, attention="linear", parametrization="bloc
     check_choice("attention", attention, ATTENTIONS)
     check_choice("parametrization", parametrization, PARTS)
     check_choice("mask", mask, MASKS)
-    form = check_choice("form", form or ("gram" if attention == "linear" else "token"), FORMS)
+    form = check_choice("form", ("gram" if attention == "linear" else "token") if form is None else form, FORMS)
     if form != "token" and attention != "linear":
         raise InputError(f"form {form!r} is for linear attention only; {attention} attention allows: token")
     shape = Parametrization(parametrization, check_positive_integer("layers", layers),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lintransformer.checks import InputError
+from lintransformer.checks import InputError, check_dtype, check_generator, numeric_array
 from lintransformer.models.parameters import Parametrization
 from lintransformer.prompts import GramPrompts, Prompts
 
@@ -71,7 +71,9 @@ class Transformer:
         return self.form.needs_tokens or self.embedding is not None
 
     def init(self, rng, dtype=np.float64):
-        """theta (p,): attention entries N(0, init_scale^2) ("authors' code": 0.05; Appendix B 0.1)."""
+        """theta (p,), float32 or float64: attention entries N(0, init_scale^2) ("authors' code": 0.05; Appendix B 0.1)."""
+        dtype = check_dtype(dtype)
+        check_generator(rng)
         attention = self.init_scale * rng.standard_normal(self.parametrization.size)
         parts = [attention] if self.embedding is None else [attention, self.embedding.init(rng)]
         return np.concatenate(parts).astype(dtype)
@@ -84,6 +86,7 @@ class Transformer:
 
     def unpack(self, theta):
         """The parts of theta by name, as views: {"P[0,0]": (m, m), ...}."""
+        theta = self.check_theta(theta)
         return {name: theta[part].reshape(shape) for name, shape, part, _ in self.named()}
 
     def describe(self):
@@ -129,7 +132,7 @@ class Transformer:
 
     def forward_tangent(self, cache, v):
         """The derivative of the prediction along v (p,) or (K, p): (B,) or (K, B); and its cache."""
-        v = np.asarray(v)
+        v = numeric_array("v", v)
         if v.shape[-1:] != (self.size,) or v.ndim > 2:
             raise InputError(f"v must have shape {(self.size,)} or (K, {self.size}), not {v.shape}")
         split = self._split
@@ -162,7 +165,8 @@ class Transformer:
 
     def check_theta(self, theta):
         """theta as an array (p,), or an `InputError`."""
-        theta = np.asarray(theta)
+        if type(theta) is not np.ndarray or theta.dtype.char in "Oe":        # what may hide something: lists, masks,
+            theta = numeric_array("theta", theta)                            # objects, float16
         if theta.shape != (self.size,):
             raise InputError(f"theta must have shape {(self.size,)} for this model, not {theta.shape}")
         if theta.dtype.kind not in "fcO":
