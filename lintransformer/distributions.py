@@ -12,8 +12,8 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from lintransformer.checks import (InputError, check_choice, check_dtype, check_finite_positive,
-                                   check_positive_integer, check_type, keep)
+from lintransformer.checks import (InputError, check_choice, check_dtype, check_finite_positive, check_generator,
+                                   check_positive_integer, check_type, finite, keep, real_array, shown)
 from lintransformer.prompts import GramPrompts, Prompts
 from lintransformer.random import NormalBuffer, stream
 
@@ -72,6 +72,11 @@ class PromptDistribution:
     Raises
     ------
     InputError : a value out of range, a covariance that is not symmetric positive definite.
+
+    Notes
+    -----
+    To draw otherwise, override `draw` (and `draw_gram`, if Gram statistics can be had for less): training, the
+    gradient noise and evaluation batches then draw through it, in the form that the model reads.
     """
 
     dimension: int = 5
@@ -110,31 +115,54 @@ class PromptDistribution:
                      for covariance in (self.covariate_covariance, self.task_covariance))
 
     def draw(self, rng, size, dtype=np.float64):
-        """`size` prompts as token matrices."""
-        return TokenSampler(self, size, dtype).draw(rng)
+        """`size` prompts as token matrices, from a `numpy.random.Generator`."""
+        if self._overrides("draw_gram") and not self._overrides("draw"):
+            raise InputError(f"{type(self).__name__} overrides draw_gram alone: it has no tokens; override draw")
+        return TokenSampler(self, size, dtype).draw(rng)._with(lambda array: array)
 
     def draw_gram(self, rng, size, dtype=np.float64):
         """`size` prompts as Gram statistics, the same distribution as `draw(...).gram()`."""
-        return GramSampler(self, size, dtype).draw(rng)
+        if self._overrides("draw"):
+            return self.draw(rng, size, dtype).gram()
+        return GramSampler(self, size, dtype).draw(rng)._with(lambda array: array)
 
     def sampler(self, size, dtype=np.float64, form="gram"):
-        """A sampler for training loops: each of its draws OVERWRITES the one before, and returns the same object."""
-        return SAMPLERS[check_choice("form of the prompts", form, SAMPLERS)](self, size, dtype)
+        """A sampler for training loops: each of its draws OVERWRITES the one before, and returns the same object.
+
+        Where a subclass overrides `draw` or `draw_gram`, each draw is a call of these.
+        """
+        kind = SAMPLERS[check_choice("form of the prompts", form, SAMPLERS)]
+        return (DrawSampler if self._overrides("draw") or self._overrides("draw_gram") else kind)(self, size, dtype, form)
+
+    def _overrides(self, name):
+        return getattr(type(self), name) is not getattr(PromptDistribution, name)
+
+
+class DrawSampler:
+    """Draws by the methods of a subclass, which then own nothing in common with the draw before."""
+
+    def __init__(self, distribution, size, dtype, form):
+        self.size, self.dtype = check_positive_integer("batch size", size), check_dtype(dtype)
+        self._draw = distribution.draw if form == "tokens" else distribution.draw_gram
+
+    def draw(self, rng):
+        return self._draw(check_generator(rng), self.size, self.dtype)
 
 
 class TokenSampler:
     """Draws token matrices into one set of buffers; a draw is valid until the next one."""
 
-    def __init__(self, distribution, size, dtype):
-        self.distribution, self.dtype = distribution, check_dtype(dtype)
-        check_positive_integer("batch size", size)
+    def __init__(self, distribution, size, dtype, form="tokens"):
+        self.distribution, self.dtype = distribution, (dtype := check_dtype(dtype))
+        size = check_positive_integer("batch size", size)
         d, n = distribution.dimension, distribution.context_length
         self._normals = NormalBuffer([(d, n + 1, size), (d, size)], self.dtype)
         self._radius = np.empty((n + 1, size), dtype)
         self._Z, self._target = np.zeros((d + 1, n + 1, size), dtype), np.empty(size, dtype)
-        self._prompts = Prompts(np.moveaxis(self._Z, -1, 0), self._target)
+        self._prompts = Prompts._trusted(np.moveaxis(self._Z, -1, 0), self._target, borrowed=True)
 
     def draw(self, rng):
+        check_generator(rng)
         d, (covariate_factor, task_factor) = self.distribution.dimension, self.distribution._factors
         normals, w = self._normals.fill(rng)
         X = _transform(covariate_factor, self._scale_covariates(rng, normals))
@@ -171,9 +199,9 @@ class GramSampler:
     Everything else: through token matrices.
     """
 
-    def __init__(self, distribution, size, dtype):
-        self.distribution, self.dtype = distribution, check_dtype(dtype)
-        check_positive_integer("batch size", size)
+    def __init__(self, distribution, size, dtype, form="gram"):
+        self.distribution, self.dtype = distribution, (dtype := check_dtype(dtype))
+        size = check_positive_integer("batch size", size)
         d, n = distribution.dimension, distribution.context_length
         self._direct = distribution.covariates == "gaussian" and distribution.response is None
         if self._direct:
@@ -184,9 +212,11 @@ class GramSampler:
             self._tokens = TokenSampler(distribution, size, dtype)
         self._G, self._z = np.zeros((d + 1, d + 1, size), dtype), np.zeros((d + 1, size), dtype)
         self._target = np.empty(size, dtype)
-        self._prompts = GramPrompts(np.moveaxis(self._G, -1, 0), np.moveaxis(self._z, -1, 0), self._target, n)
+        self._prompts = GramPrompts._trusted(np.moveaxis(self._G, -1, 0), np.moveaxis(self._z, -1, 0),
+                                             self._target, n, borrowed=True)
 
     def draw(self, rng):
+        check_generator(rng)
         if self._direct:
             self._draw_wishart(rng)
         else:
@@ -244,12 +274,10 @@ def _covariance(name, covariance, dimension):
     """A covariance as a tuple of tuples of floats, so that distributions compare, hash and serialise."""
     if covariance is None:
         return None
-    try:
-        matrix = np.asarray(covariance, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be a matrix of numbers, not {covariance!r}") from None
+    matrix = finite(name, real_array(name, covariance))
     if matrix.shape != (dimension, dimension):
         raise InputError(f"{name} must have shape {(dimension, dimension)}, not {matrix.shape}")
-    if not np.allclose(matrix, matrix.T) or np.linalg.eigvalsh(matrix)[0] <= 0:
-        raise InputError(f"{name} must be symmetric positive definite, not {matrix.tolist()}")
+    asymmetry = abs(matrix - matrix.T).max()
+    if asymmetry > 1e-8 * abs(matrix).max() or np.linalg.eigvalsh(matrix)[0] <= 0:
+        raise InputError(f"{name} must be symmetric positive definite, not {shown(matrix.tolist())}")
     return tuple(map(tuple, matrix.tolist()))

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from lintransformer.checks import InputError
+from lintransformer.checks import InputError, check_abilities, check_dtype, check_generator, numeric_array
 from lintransformer.layers.compose import has_tangents, initial
 
 
@@ -46,7 +46,9 @@ class Objective:
         self.has_kinks = not getattr(model, "smooth", True)
 
     def init(self, rng, dtype=np.float64):
-        """theta (p,) at the start, as the layers choose it."""
+        """theta (p,) at the start, float32 or float64, as the layers choose it."""
+        dtype = check_dtype(dtype)
+        check_generator(rng)
         return self.join(initial(self.model, rng)).astype(dtype)
 
     def weights(self, theta):
@@ -78,7 +80,7 @@ class Objective:
 
     def forward_tangent(self, cache, v):
         """The derivative of the output along v (p,) or (K, p), and its cache; for models whose layers have tangents."""
-        v = np.asarray(v)
+        v = numeric_array("v", v)
         if v.shape[-1:] != (self.size,) or v.ndim > 2:
             raise InputError(f"v must have shape {(self.size,)} or (K, {self.size}), not {v.shape}")
         return self.model.tangent(cache, self.weights(v), None)
@@ -134,7 +136,8 @@ class Objective:
 
 def check_theta(objective, theta):
     """theta as an array (p,) for any objective, or an `InputError`."""
-    theta = np.asarray(theta)
+    if type(theta) is not np.ndarray or theta.dtype.char in "Oe":            # what may hide something: lists, masks,
+        theta = numeric_array("theta", theta)                                # objects, float16
     if theta.shape != (objective.size,):
         raise InputError(f"theta must have shape {(objective.size,)} for this model, not {theta.shape}")
     if theta.dtype.kind not in "fcO":
@@ -142,19 +145,24 @@ def check_theta(objective, theta):
     return theta
 
 
+def check_objective(model):
+    """Return `model` if it is an objective, else raise `InputError`."""
+    return check_abilities("model", model, ("size", "value_and_gradient"), "lt.build_model()")
+
+
 def predict(model, theta, batch):
     """The output of the model; the predictions TF_L (B,) of a Transformer."""
-    return model.forward(theta, batch)[0]
+    return check_abilities("model", model, ("size", "forward"), "lt.build_model()").forward(theta, batch)[0]
 
 
 def prompt_losses(model, theta, batch):
     """One loss an example; the squared error of every prompt (B,)."""
-    return model.losses(theta, batch)
+    return check_abilities("model", model, ("size", "losses"), "lt.build_model()").losses(theta, batch)
 
 
 def value(model, theta, batch):
     """f(theta), a scalar, of any objective."""
-    return model.value(theta, batch) if hasattr(model, "value") else model.value_and_gradient(theta, batch)[0]
+    return model.value(theta, batch) if hasattr(model, "value") else value_and_gradient(model, theta, batch)[0]
 
 
 def value_and_gradient(model, theta, batch):
@@ -164,14 +172,14 @@ def value_and_gradient(model, theta, batch):
     ------
     InputError : theta or the batch does not fit the model.
     """
-    return model.value_and_gradient(theta, batch)
+    return check_objective(model).value_and_gradient(theta, batch)
 
 
 def gradient(model, theta, batch):
     """The gradient of f at theta (p,)."""
-    return model.value_and_gradient(theta, batch)[1]
+    return value_and_gradient(model, theta, batch)[1]
 
 
 def exact_hessian_vector_product(model, theta, batch, v):
     """H v by the objective's own product; v (p,) or (K, p), and so is H v."""
-    return model.product(theta, batch, v)
+    return check_abilities("model", model, ("size", "product"), "lt.build_model()").product(theta, batch, v)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_choice, check_finite_positive, check_fraction, keep
+from lintransformer.checks import (InputError, check_choice, check_finite_positive, check_fraction, keep,
+                                   numeric_array)
 
 
 class NoState(NamedTuple):
@@ -51,7 +52,7 @@ class SGD:
              momentum=check_fraction("momentum", self.momentum))
 
     def init(self, theta):
-        return Velocity(np.zeros_like(theta))
+        return Velocity(np.zeros_like(_real_vector("theta", theta)))
 
     def update(self, state, theta, gradient):
         velocity = self.momentum * state.velocity + gradient
@@ -83,6 +84,7 @@ class Adam:
              epsilon=check_finite_positive("epsilon", self.epsilon))
 
     def init(self, theta):
+        theta = _real_vector("theta", theta)
         return Moments(0, np.zeros_like(theta), np.zeros_like(theta))
 
     def update(self, state, theta, gradient):
@@ -106,6 +108,7 @@ class SignDescent:
         keep(self, learning_rate=check_finite_positive("learning_rate", self.learning_rate))
 
     def init(self, theta):
+        _real_vector("theta", theta)
         return NoState()
 
     def update(self, state, theta, gradient):
@@ -130,14 +133,19 @@ def clip(gradient, threshold):
 
     Parameters
     ----------
-    gradient : array (p,), all parameters together: the joint norm is meant, not one norm a matrix
+    gradient : array (p,) of real numbers, all parameters together: the joint norm is meant, not one norm a
+        matrix; integers are taken as float64
     threshold : float > 0, or None for no clipping; 1 in the paper, 0.1 for spherical covariates in the
         authors' code
 
     Returns
     -------
-    clipped : array (p,)
-    norm : float, the norm before clipping
+    clipped : array (p,); the gradient itself where nothing is to be done, or where its norm is not finite
+    norm : float, the norm before clipping; infinite or NaN if an entry is
+
+    Raises
+    ------
+    InputError : a gradient that is no vector of real numbers (complex, masked, empty), a threshold out of range.
 
     Notes
     -----
@@ -146,7 +154,7 @@ def clip(gradient, threshold):
     makes a gradient whose squares overflow though its entries do not. PyTorch's norm is then infinite and its
     clipped gradient 0; ours has norm `threshold`.
     """
-    gradient = np.asarray(gradient)
+    gradient = _real_vector("gradient", gradient)
     if threshold is not None:
         check_finite_positive("threshold", threshold)
     wide = gradient.astype(np.float64)
@@ -160,3 +168,14 @@ def clip(gradient, threshold):
         return gradient, norm
     factor = min(1.0, threshold / (norm + 1e-6))
     return (gradient if factor == 1 else (wide * (largest * factor)).astype(gradient.dtype)), norm
+
+
+def _real_vector(name, values):
+    """A vector (p,) of float32 or float64, without a copy: cheap, since `clip` is called at each step."""
+    if type(values) is not np.ndarray or values.dtype.char not in "fd":
+        values = numeric_array(name, values)
+        if values.dtype.kind != "f":
+            raise InputError(f"{name} must hold real numbers, not dtype {values.dtype}")
+    if values.ndim != 1 or values.size == 0:
+        raise InputError(f"{name} must have shape (p,) with p at least 1, not {values.shape}")
+    return values

@@ -7,8 +7,8 @@ B prompts, covariates in R^d, n context tokens and one query, D = d + 1.
     target  (B,)         <w*, x^(n+1)>, what the model should predict
     G       (B, D, D)    Z M Z^T with M = diag(I_n, 0): all that linear attention sees of the context
     z       (B, D)       the query column of Z
-How they are drawn: `lintransformer.distributions`. Derivations: derivations/02-task.md and
-derivations/05-gram.md.
+A batch owns its arrays, read-only: what is done later to an array it was made from changes nothing. How prompts
+are drawn: `lintransformer.distributions`. Derivations: derivations/02-task.md and derivations/05-gram.md.
 """
 
 import warnings
@@ -18,38 +18,104 @@ from typing import Any
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_positive_integer, keep
+from lintransformer.checks import InputError, check_positive_integer, finite, keep, numeric_array
+
+ROUNDING = 1e3          # units in the last place that a G computed elsewhere may lack of symmetry, or lie below 0
+
+
+class _Batch:
+    """What both kinds of prompts have in common: fields are arrays along the batch, and perhaps n."""
+
+    @classmethod
+    def _trusted(cls, *values, borrowed=False):
+        """A batch of arrays that are known to fit and that nobody else keeps: no checks, no copies.
+
+        `borrowed` says that a sampler goes on writing into them; `astype` then copies in any case.
+        """
+        batch = object.__new__(cls)
+        keep(batch, _borrowed=borrowed, **{name: _read_only(value) if isinstance(value, np.ndarray) else value
+                                           for name, value in zip(cls.__dataclass_fields__, values)})
+        return batch
+
+    def _with(self, change):
+        """The batch with every array changed."""
+        return self._trusted(*(change(value) if isinstance(value, np.ndarray) else value
+                               for value in (getattr(self, name) for name in self.__dataclass_fields__)))
+
+    @property
+    def size(self):
+        return len(self.target)
+
+    def astype(self, dtype):
+        """The batch in another dtype: float32, float64, complex64, complex128 or object; itself if it has it.
+
+        Raises
+        ------
+        InputError : any other dtype; complex prompts asked for as real ones.
+        """
+        try:
+            dtype = np.dtype(dtype)
+        except (TypeError, ValueError):
+            raise InputError(f"dtype {dtype!r} is not known; allowed: float32, float64, complex128, object") from None
+        if dtype.kind not in "fcO" or dtype == np.float16:
+            raise InputError(f"dtype {dtype} is not known; allowed: float32, float64, complex128, object")
+        if dtype.kind == "f" and self.dtype.kind == "c":
+            raise InputError(f"prompts of dtype {self.dtype} have imaginary parts, which dtype {dtype} would drop")
+        arrays = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
+        if not self._borrowed and all(array.dtype == dtype for array in arrays):
+            return self
+        return self._with(lambda array: array.astype(dtype))
+
+    def take(self, index):
+        """The prompts selected by a slice, a mask or an index array along the batch; at least one.
+
+        Raises
+        ------
+        InputError : an index that selects none, or that is none.
+        """
+        try:
+            taken = self._with(lambda array: array[index])
+        except (IndexError, TypeError, ValueError) as error:
+            raise InputError(f"index does not select prompts along the batch of {self.size}: {error}") from None
+        if taken.target.ndim != 1 or taken.size < 1:
+            raise InputError(f"index must select at least one of {self.size} prompts along the batch, but target "
+                             f"became of shape {taken.target.shape}")
+        keep(taken, _borrowed=self._borrowed)                                # a slice shows the same memory
+        return taken
+
+    def __getstate__(self):
+        return {name: getattr(self, name) for name in (*self.__dataclass_fields__, "_borrowed")}
+
+    def __setstate__(self, state):                                           # an array is unpickled writeable
+        keep(self, **{name: _read_only(value) if isinstance(value, np.ndarray) else value
+                      for name, value in state.items()})
 
 
 @dataclass(frozen=True, eq=False)
-class Prompts:
+class Prompts(_Batch):
     """A batch of prompts as token matrices.
 
     Parameters
     ----------
-    Z : array (B, d+1, n+1), as in eq. 4; kept as a read-only view, since its Gram matrix is computed once
-    target : array (B,), <w*, x^(n+1)>
+    Z : array (B, d+1, n+1), as in eq. 4; copied, and read-only: its Gram matrix is computed once
+    target : array (B,), <w*, x^(n+1)>; copied
 
     Raises
     ------
-    InputError : wrong shapes, or entries that are not numbers.
+    InputError : wrong shapes, masked arrays, float16, entries that are not numbers.
     """
 
     Z: np.ndarray
     target: np.ndarray
 
     def __post_init__(self):
-        keep(self, Z=_read_only(_numeric("Z", self.Z)), target=_read_only(_numeric("target", self.target)))
+        keep(self, Z=_owned("Z", self.Z), target=_owned("target", self.target), _borrowed=False)
         if self.Z.ndim != 3 or min(self.Z.shape) < 1 or min(self.Z.shape[1:]) < 2:
             raise InputError(f"Z must have shape (B, d+1, n+1) with B, d, n at least 1, not {self.Z.shape}")
         _check_shape("target", self.target, (len(self.Z),))
         if (self.Z[:, -1, -1] != 0).any():
             warnings.warn("Z[:, -1, -1], the query's own response, is not 0 as in eq. 4: it enters the prediction",
                           stacklevel=3)
-
-    @property
-    def size(self):
-        return self.Z.shape[0]
 
     @property
     def dimension(self):
@@ -69,30 +135,29 @@ class Prompts:
 
     @cached_property
     def _gram(self):
+        """Two threads that both find it missing compute the same numbers: no lock is needed."""
         Z = np.ascontiguousarray(np.moveaxis(self.Z, 0, -1))                 # (D, n+1, B)
         context = Z[:, :-1]
         G = np.einsum("inb,jnb->ijb", context, context)
-        return GramPrompts(np.moveaxis(G, -1, 0), np.moveaxis(Z[:, -1], -1, 0), self.target,
-                           self.context_length)
-
-    def astype(self, dtype):
-        return Prompts(self.Z.astype(dtype), self.target.astype(dtype))
-
-    def take(self, index):
-        """The prompts selected by a slice or an index array along the batch."""
-        return Prompts(self.Z[index], self.target[index])
+        return GramPrompts._trusted(np.moveaxis(G, -1, 0), np.moveaxis(Z[:, -1], -1, 0), self.target,
+                                    self.context_length, borrowed=self._borrowed)
 
 
 @dataclass(frozen=True, eq=False)
-class GramPrompts:
+class GramPrompts(_Batch):
     """A batch of prompts as Gram statistics; enough for linear attention, and only for it.
 
     Parameters
     ----------
-    G : array (B, d+1, d+1), symmetric, Z M Z^T
-    z : array (B, d+1), the query column (x^(n+1), 0)
-    target : array (B,)
+    G : array (B, d+1, d+1), symmetric positive semidefinite, Z M Z^T; copied, and read-only
+    z : array (B, d+1), the query column (x^(n+1), 0); copied
+    target : array (B,); copied
     context_length : int, the n that divides each layer's update (eq. 8)
+
+    Raises
+    ------
+    InputError : wrong shapes, masked arrays, float16, entries that are not numbers; a G that is not finite, not
+        symmetric, or (of real numbers) has a negative eigenvalue: no prompt has such statistics.
     """
 
     G: np.ndarray
@@ -101,20 +166,13 @@ class GramPrompts:
     context_length: int
 
     def __post_init__(self):
-        keep(self, G=_numeric("G", self.G), z=_numeric("z", self.z), target=_numeric("target", self.target))
-        check_positive_integer("context_length", self.context_length)
+        keep(self, G=_owned("G", self.G), z=_owned("z", self.z), target=_owned("target", self.target),
+             context_length=check_positive_integer("context_length", self.context_length), _borrowed=False)
         if self.G.ndim != 3 or self.G.shape[1] != self.G.shape[2] or self.G.shape[1] < 2 or len(self.G) < 1:
             raise InputError(f"G must have shape (B, d+1, d+1) with B, d at least 1, not {self.G.shape}")
         _check_shape("z", self.z, self.G.shape[:2])
         _check_shape("target", self.target, self.G.shape[:1])
-        asymmetry = abs(self.G - np.swapaxes(self.G, 1, 2)) > 1e-5 * abs(self.G).max(axis=(1, 2), keepdims=True)
-        if asymmetry.any():
-            prompt = int(np.argwhere(asymmetry)[0, 0])
-            raise InputError(f"G must be symmetric, as Z M Z^T is; that of prompt {prompt} is not")
-
-    @property
-    def size(self):
-        return self.G.shape[0]
+        _check_gram(self.G)
 
     @property
     def dimension(self):
@@ -127,25 +185,33 @@ class GramPrompts:
     def gram(self):
         return self
 
-    def astype(self, dtype):
-        return GramPrompts(self.G.astype(dtype), self.z.astype(dtype), self.target.astype(dtype),
-                           self.context_length)
 
-    def take(self, index):
-        """The prompts selected by a slice or an index array along the batch."""
-        return GramPrompts(self.G[index], self.z[index], self.target[index], self.context_length)
+def _check_gram(G):
+    """Symmetric and positive semidefinite, to rounding; complex numbers (a complex step) and Fractions have no
+    order or need no tolerance: they are checked for symmetry only."""
+    if G.dtype == object:
+        asymmetric = G != np.swapaxes(G, 1, 2)
+    else:
+        finite("G", G)
+        # in units of each prompt's largest entry; a complex number's size by its parts, which cannot overflow
+        size = np.maximum(np.abs(G.real), np.abs(G.imag)).max(axis=(1, 2), keepdims=True)
+        unit = G / np.where(size == 0, 1, size)
+        asymmetric = abs(unit - np.swapaxes(unit, 1, 2)) > ROUNDING * np.finfo(G.dtype).eps
+    if asymmetric.any():
+        prompt, i, j = map(int, np.argwhere(asymmetric)[0])
+        raise InputError(f"G must be symmetric, as Z M Z^T is; that of prompt {prompt} is not: "
+                         f"{G[prompt, i, j]} at {i, j}, {G[prompt, j, i]} at {j, i}")
+    if G.dtype.kind == "f":
+        lowest = np.linalg.eigvalsh(unit.astype(np.float64, copy=False))[:, 0]
+        if lowest.min() < -ROUNDING * np.finfo(G.dtype).eps:
+            prompt = int(np.argmin(lowest))
+            raise InputError(f"G must be positive semidefinite, as Z M Z^T is; that of prompt {prompt} has the "
+                             f"eigenvalue {lowest[prompt] * float(size[prompt, 0, 0]):.6g}")
 
 
-def _numeric(name, values):
-    try:
-        array = np.asarray(values)
-    except ValueError as error:                                              # ragged nested lists
-        raise InputError(f"{name} must be a rectangular array of numbers: {error}") from None
-    if array.dtype.kind in "iu":
-        array = array.astype(np.float64)
-    if array.dtype.kind not in "fcO":
-        raise InputError(f"{name} must hold real or complex numbers, not dtype {array.dtype}")
-    return array
+def _owned(name, values):
+    """A read-only copy, in the same memory layout."""
+    return _read_only(np.array(numeric_array(name, values), copy=True, order="K", subok=False))
 
 
 def _check_shape(name, array, shape):

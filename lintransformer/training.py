@@ -8,17 +8,18 @@ keeps, for every evaluation batch, the mean, the median over prompts and a trimm
 With six and more layers a rare prompt's loss can exceed float32's 10^38 while training goes well. The gradient
 of such a step is then computed in float64, where clipping brings it back to its threshold; where that overflows
 as well, it counts as 0, which is what PyTorch's clipping makes of a gradient whose norm overflows. A run whose
-gradients are not finite for `PATIENCE` batches in a row, or once without clipping, has diverged. (Our choice:
-the authors' code would end in NaN at the first.)
+gradients are not finite for `PATIENCE` batches in a row, or for all of its batches, or once without clipping,
+has diverged. (Our choice: the authors' code would end in NaN at the first.)
 """
 
+import numbers
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
-from lintransformer.checks import (InputError, check_dtype, check_finite_positive, check_positive_integer,
-                                   check_type)
+from lintransformer.checks import (InputError, check_abilities, check_callable, check_dtype, check_finite_positive,
+                                   check_positive_integer, check_type, finite, real_array, refuse_masked, shown)
 from lintransformer.distributions import PromptDistribution
 from lintransformer.optimizers import clip
 from lintransformer.random import stream
@@ -50,13 +51,16 @@ class History:
 
 def evaluation_batch(distribution, seed, prompts, dtype=np.float64, tokens=False):
     """A fixed batch of prompts from a seed of its own ("authors' code": seed 99, 1000 prompts)."""
+    check_abilities("distribution", distribution, ("draw", "draw_gram"), "lt.PromptDistribution()")
     draw = distribution.draw if tokens else distribution.draw_gram
     return draw(stream(seed, "evaluation"), prompts, dtype)
 
 
 def prompt_statistics(losses):
     """Mean, median and trimmed mean of the squared errors of one batch of prompts (B,)."""
-    ordered = np.sort(np.asarray(losses, dtype=np.float64))
+    ordered = np.sort(real_array("losses", losses))
+    if ordered.ndim != 1 or not len(ordered):
+        raise InputError(f"losses must have shape (B,) with B at least 1, not {ordered.shape}")
     if np.isnan(ordered[-1]):                                                # sorting puts NaN last
         return np.nan, np.nan, np.nan
     cut = int(TRIMMED * len(ordered))
@@ -77,7 +81,8 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
     clip_threshold : float or None, of the joint gradient norm
     dtype : "float32" (authors' code) or "float64", of theta and of every step
     evaluation : batches on which the loss is recorded every `record_every` steps, and at the end
-    theta_at : iterations at which theta is kept; the first and the final point always are
+    theta_at : iterations, integers from 0 to `steps`, at which theta is kept; the first and the final point
+        always are
     theta : None (initialised from the seed) or the starting point (p,)
     batch : None (fresh prompts) or one fixed batch for every step: full-batch training on a sample
     deadline_seconds : None, or stop with status "timed out" after so many seconds
@@ -87,20 +92,30 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
     ------
     InputError : a value out of range, a distribution or a batch that does not fit the model.
     """
-    check_positive_integer("steps", steps)
-    check_positive_integer("record_every", record_every)
+    steps = check_positive_integer("steps", steps)
+    record_every = check_positive_integer("record_every", record_every)
+    batch_size = check_positive_integer("batch size", batch_size)
+    seed = check_positive_integer("seed", seed, minimum=0)
     dtype = check_dtype(dtype)
-    if clip_threshold is not None:
-        check_finite_positive("clip_threshold", clip_threshold)
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise InputError(f"optimizer must have init and update, as lt.Adam(0.01) has, not {optimizer!r}")
+    for name, limit, zero_allowed in (("clip_threshold", clip_threshold, False),
+                                      ("deadline_seconds", deadline_seconds, True)):
+        if limit is not None:
+            check_finite_positive(name, limit, zero_allowed)
+    check_callable("progress", progress)
+    check_abilities("model", model, ("size", "forward", "backward", "init"), "lt.build_model()")
+    check_abilities("optimizer", optimizer, ("init", "update"), "lt.Adam(0.01)")
     if check_type("distribution", distribution, PromptDistribution).dimension != model.dimension:
         raise InputError(f"distribution has dimension {distribution.dimension}, but the model has dimension "
                          f"{model.dimension}")
     if theta is None:
         theta = model.init(stream(seed, "initialisation"), dtype)
-    elif model.check_theta(theta).dtype.kind != "f":
-        raise InputError(f"theta must be real, not of dtype {np.asarray(theta).dtype}")
+    else:
+        theta = model.check_theta(theta)
+        if theta.dtype.kind != "f":
+            raise InputError(f"theta must be real, not of dtype {theta.dtype}")
+        finite("theta", theta)
+        with np.errstate(over="ignore"):
+            theta = finite(f"theta in {dtype}", theta.astype(dtype))
     recorder = _Recorder(model, evaluation, steps, record_every, theta_at, dtype)
     if batch is None:
         rng, sampler = stream(seed, "training"), distribution.sampler(
@@ -138,7 +153,8 @@ def _loop(model, optimizer, theta, draw, batch_size, clip_threshold, recorder, d
         if recorder.after_gradient(step, value, norm, wide, finite) >= patience:
             return "diverged", step, theta
         theta, state = optimizer.update(state, theta, clipped if finite else np.zeros_like(theta))
-    return "done" if np.isfinite(theta).all() else "diverged", recorder.steps, theta
+    learned = np.isfinite(theta).all() and recorder.in_a_row < recorder.steps    # one gradient at least was finite
+    return "done" if learned else "diverged", recorder.steps, theta
 
 
 class _Recorder:
@@ -153,7 +169,7 @@ class _Recorder:
                              "use distribution.draw or lt.evaluation_batch")
         workspaces = {size: Workspace(model, size, "float64") for size in {batch.size for batch in evaluation}}
         self.evaluators = [(workspaces[batch.size], batch) for batch in evaluation]
-        self.steps, self.record_every, self.keep = steps, record_every, {0, *map(int, theta_at)}
+        self.steps, self.record_every, self.keep = steps, record_every, {0, *_iterations(theta_at, steps)}
         self.loss, self.norm = np.full(steps, np.nan), np.full(steps, np.nan)
         self.step, self.statistics, self.theta_step, self.theta = [], [], [], []
         self.not_finite = {dtype.name: 0, "float64": 0}
@@ -201,6 +217,19 @@ class _Recorder:
     def _keep(self, step, theta):
         self.theta_step.append(step)
         self.theta.append(theta.copy())
+
+
+def _iterations(theta_at, steps):
+    """Integers from 0 to `steps`: at anything else nothing would be kept, without a word."""
+    refuse_masked("theta_at", theta_at)
+    try:
+        wanted = list(theta_at)
+    except TypeError:
+        raise InputError(f"theta_at must be a sequence of integers, not {shown(theta_at)}") from None
+    for one in wanted:
+        if isinstance(one, bool) or not isinstance(one, numbers.Integral) or not 0 <= one <= steps:
+            raise InputError(f"theta_at must hold integers from 0 to {steps}, the number of steps, not {shown(one)}")
+    return map(int, wanted)
 
 
 def _json(value):

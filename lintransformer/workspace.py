@@ -4,11 +4,15 @@ Training, gradient noise and difference quotients evaluate the same model on bat
 thousand times. A `Workspace` keeps the buffers between calls. For linear attention in Gram form, block or
 separate parametrisation, no embedding, it runs `lintransformer/models/block.py`; for every other model the
 reference of `lintransformer/objective.py`. The numbers are the same up to rounding.
+
+Threads may share a workspace: each has buffers of its own, made when it first asks.
 """
+
+import threading
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_dtype, check_positive_integer
+from lintransformer.checks import InputError, check_abilities, check_dtype, check_positive_integer
 from lintransformer.kernels.block import BlockGramKernel
 from lintransformer.objective import prompt_losses, value_and_gradient
 
@@ -25,14 +29,19 @@ class Workspace:
     batch_size : int, B
     dtype : "float32" or "float64"; theta and batches are converted to it
     chunk : None or int, prompts worked on at a time (our choice by default)
+
+    Raises
+    ------
+    InputError : a value out of range, and at each call: theta or a batch that does not fit, or is not real.
     """
 
     def __init__(self, model, batch_size, dtype="float64", chunk=None):
+        check_abilities("model", model, ("size", "forward", "backward"), "lt.build_model()")
         self.model, self.batch_size = model, check_positive_integer("batch size", batch_size)
         self.dtype = check_dtype(dtype)
         self.is_fast = (model.form_name == "gram" and model.embedding is None
                         and model.parametrization.name in ("block", "separate"))
-        self._kernels = {}
+        self._local = _Kernels()
         self._chunk = _chunk_size(model, self.dtype) if chunk is None else check_positive_integer("chunk", chunk)
 
     def value_and_gradient(self, theta, batch):
@@ -76,10 +85,11 @@ class Workspace:
 
     def _kernel(self, size):
         """One kernel for whole chunks, one for the rest of the batch."""
-        if size not in self._kernels:
+        kernels = self._local.by_size
+        if size not in kernels:
             shape = self.model.parametrization
-            self._kernels[size] = BlockGramKernel(shape.layers, shape.heads, shape.dimension, size, self.dtype)
-        return self._kernels[size]
+            kernels[size] = BlockGramKernel(shape.layers, shape.heads, shape.dimension, size, self.dtype)
+        return kernels[size]
 
     def _checked(self, theta, batch):
         theta = self.model.check_theta(theta)
@@ -92,6 +102,16 @@ class Workspace:
         if not self.is_fast and batch.dtype != self.dtype:                   # the kernel converts as it copies
             batch = batch.astype(self.dtype)
         return theta.astype(self.dtype, copy=False), batch
+
+
+class _Kernels(threading.local):
+    """One thread's kernels, by their number of prompts; a copy in another process starts without any."""
+
+    def __init__(self):
+        self.by_size = {}
+
+    def __reduce__(self):
+        return _Kernels, ()
 
 
 def _chunk_size(model, dtype):

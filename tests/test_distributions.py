@@ -133,7 +133,7 @@ def test_streams_of_different_purpose_or_seed_differ():
     (dict(dimension=2, covariate_covariance=((1, 0),)), r"covariate_covariance must have shape \(2, 2\), not \(1, 2\)"),
     (dict(dimension=2, task_covariance=((1, 2), (2, 1))), "task_covariance must be symmetric positive definite.*"),
     (dict(dimension=2, task_covariance=((2, 1), (0, 2))), "task_covariance must be symmetric positive definite.*"),
-    (dict(dimension=2, task_covariance="abc"), "task_covariance must be a matrix of numbers, not 'abc'"),
+    (dict(dimension=2, task_covariance="abc"), "task_covariance must hold real numbers, not dtype <U3"),
     (dict(response={"hidden": 3}), "response must be ResponseNetwork or NoneType, not dict"),
 ])
 def test_refusals(options, message):

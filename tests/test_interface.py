@@ -27,7 +27,7 @@ Z, TARGET = np.zeros((2, 4, 6)), np.zeros(2)
     (lambda: lt.GramPrompts(np.zeros((2, 4, 4)), np.zeros((2, 4)), TARGET, 0),
      "context_length must be an integer of at least 1, not 0"),
     (lambda: lt.GramPrompts(np.arange(8.0).reshape(2, 2, 2), np.zeros((2, 2)), TARGET, 5),
-     r"G must be symmetric, as Z M Z\^T is; that of prompt 0 is not"),
+     r"G must be symmetric, as Z M Z\^T is; that of prompt 0 is not: 1.0 at \(0, 1\), 2.0 at \(1, 0\)"),
 ])
 def test_batches_that_are_refused(wrong, message):
     with pytest.raises(lt.InputError, match=f"^{message}$"):

@@ -127,7 +127,7 @@ def test_t_interval_covers_as_often_as_it_says():
 @pytest.mark.parametrize("call, message", [
     (lambda m, t, b: directional_smoothness(m, t, t, b), "theta_next must differ from theta"),
     (lambda m, t, b: directional_smoothness(m, t, t * np.nan, b), "theta must be finite"),
-    (lambda m, t, b: path_smoothness(m, t[None], b), r"path must have shape \(T \+ 1, p\) with T at least 1"),
+    (lambda m, t, b: path_smoothness(m, t[None], b), r"path must have shape \(T \+ 1, 36\) with T at least 1"),
     (lambda m, t, b: fit_smoothness([1, 2], [1, 2]), "needs 3 points with different gradient norms, not 2"),
     (lambda m, t, b: fit_smoothness([1, 1, 1], [1, 2, 3]), "needs 3 points with different gradient norms"),
     (lambda m, t, b: fit_smoothness([1, 2, 3], [1, 2]), r"one shape \(T,\), not \(3,\) and \(2,\)"),

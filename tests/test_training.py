@@ -16,6 +16,12 @@ def run(optimizer=None, **options):
     return lt.train(MODEL, DISTRIBUTION, optimizer or lt.Adam(0.02), **options)
 
 
+def with_a_rare_prompt(size):
+    """16 prompts, the fourth with a Gram matrix that is `size` times as large."""
+    batch = DISTRIBUTION.draw_gram(np.random.default_rng(0), 16)
+    return lt.GramPrompts(batch.G * np.where(np.arange(16) == 3, size, 1)[:, None, None], batch.z, batch.target, 8)
+
+
 def test_history_has_the_shapes_it_states():
     history = run(theta_at=[0, 3, 4])
     arrays = history.arrays
@@ -82,8 +88,7 @@ def test_a_run_that_diverges_is_kept_and_says_so():
 
 def test_a_rare_prompt_that_overflows_float32_does_not_end_a_run():
     """One prompt with a loss of 10^60: the gradient is computed in float64 and clipped to the threshold."""
-    rare = DISTRIBUTION.draw_gram(np.random.default_rng(0), 16)
-    rare.G[3] *= 1e30
+    rare = with_a_rare_prompt(1e30)
     common = DISTRIBUTION.draw_gram(np.random.default_rng(1), 16)
     history = run(lt.SGD(0.1), batch=rare, steps=3)
     assert history.status == "done" and history.summary["not_finite"]["float32"] >= 1
@@ -94,9 +99,7 @@ def test_a_rare_prompt_that_overflows_float32_does_not_end_a_run():
 
 
 def test_gradients_that_overflow_float64_count_as_zero_until_there_are_too_many():
-    rare = DISTRIBUTION.draw_gram(np.random.default_rng(0), 16)
-    rare.G[3] *= 1e200
-    rare.G[4] = np.inf
+    rare = with_a_rare_prompt(1e200)
     history = run(lt.SGD(0.1), batch=rare, steps=30)
     assert history.status == "diverged" and history.summary["not_finite"]["float64"] == PATIENCE
     assert np.array_equal(history.arrays["theta"][0], history.arrays["theta"][-1])
@@ -190,8 +193,7 @@ def test_evaluation_batches_follow_their_seed_and_form():
 
 
 def test_without_clipping_an_overflow_ends_a_run_before_it_reaches_theta():
-    rare = DISTRIBUTION.draw_gram(np.random.default_rng(0), 16)
-    rare.G[3] *= 1e30
+    rare = with_a_rare_prompt(1e30)
     history = run(lt.SGD(0.1), batch=rare, clip_threshold=None)
     assert history.status == "diverged" and history.summary["steps"] == 0
     assert np.isfinite(history.arrays["theta"]).all() and history.summary["not_finite"]["float64"] == 1
@@ -206,9 +208,8 @@ def test_gradients_that_are_not_finite_are_counted_in_a_row():
             class Sampler:
                 def draw(self, rng):
                     batch = sampler.draw(rng)
-                    if next(self_draws) % PATIENCE:
-                        batch.G[0] = np.inf
-                    return batch
+                    size = 1e200 if next(self_draws) % PATIENCE else 1.0
+                    return lt.Prompts(np.ones((4, 4, 9)) * [[1], [1], [1], [0]] * size, np.ones(4)).gram()
             return Sampler()
 
     history = lt.train(MODEL, Alternating(3, 8), lt.SGD(0.01), steps=3 * PATIENCE, batch_size=4)

@@ -15,13 +15,14 @@ parameters and over those that reach.
     magnitudes                  max |lambda|  median |lambda|    all p      eq. 13.1
     magnitudes-reaching         max |lambda|  median |lambda|    reaching
 
-A ratio with a median of zero is infinite; lambda_max / lambda_median is negative where more than half of the
-eigenvalues are. Both are returned as they are: they say that the number means little there.
+A ratio with a median of zero is infinite, that of a Hessian which is zero altogether included (as for
+`numpy.linalg.cond`); lambda_max / lambda_median is negative where more than half of the eigenvalues are. Both are
+returned as they are: they say that the number means little there.
 """
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_choice
+from lintransformer.checks import InputError, check_choice, real_array, shown
 
 # name -> (what it is made of, whether of magnitudes, whether only of what reaches the prediction)
 MEANINGS = {
@@ -44,25 +45,32 @@ def robust_condition_number(diagonal, eigenvalues, reaches, meaning="diagonal"):
     Returns
     -------
     array (...), inf where the median is 0, NaN where an entry is NaN (a point that has no Hessian)
+
+    Raises
+    ------
+    InputError : an unknown meaning, complex or masked numbers, shapes that do not fit, nothing that reaches.
     """
     source, magnitudes, only_reaching = MEANINGS[check_choice("meaning", meaning, MEANINGS)]
-    values = np.asarray(diagonal if source == "diagonal" else eigenvalues, dtype=np.float64)
-    reaches = np.asarray(reaches, dtype=bool)
+    values = real_array(source, diagonal if source == "diagonal" else eigenvalues)
+    reaches = np.asarray(reaches)
+    if reaches.ndim != 1 or reaches.dtype != bool or not reaches.any():
+        raise InputError(f"reaches must be a vector (p,) of bool, one of them true, not {shown(reaches)}")
     if values.shape[-1:] != reaches.shape:
         raise InputError(f"{source} must have shape (..., {reaches.size}) like reaches, not {values.shape}")
     if only_reaching:
         values = values[..., reaches] if source == "diagonal" else _without_zeros(values, np.sum(~reaches))
     values = np.abs(values) if magnitudes else values
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.max(values, axis=-1) / np.median(values, axis=-1)
+        largest, median = np.max(values, axis=-1), np.median(values, axis=-1)
+        return np.where((largest == 0) & (median == 0), np.inf, largest / median)[()]
 
 
-def condition_numbers(model, theta, batch, method="difference"):
-    """Every meaning at one point: {name: float}, for the Hessian of f on a batch."""
-    from lintransformer.diagnostics.hessian import hessian                   # SciPy loads where it is used
+def condition_numbers(model, theta, batch, method=None):
+    """Every meaning at one point: {name: float}, for the Hessian of f on a batch; `method` as in `hessian`."""
+    from lintransformer.diagnostics.hessian import HessianOperator           # SciPy loads where it is used
+    from lintransformer.diagnostics.products import chosen_method, finite_point
     from lintransformer.diagnostics.spectrum import dense_spectrum
-    H = hessian(model, theta, batch, method)
-    dense = H.to_dense()
+    dense = HessianOperator(model, *finite_point(model, theta, batch), chosen_method(model, method)).to_dense()
     diagonal, eigenvalues, reaches = np.diag(dense), dense_spectrum(dense), model.reaches_prediction()
     return {meaning: float(robust_condition_number(diagonal, eigenvalues, reaches, meaning))
             for meaning in MEANINGS}

@@ -4,15 +4,18 @@ Rows and columns of parameters that cannot reach the prediction (`model.reaches_
 zero; `to_dense` and `diagonal` spend no products on them. derivations/11-hessian-vector-products.md.
 """
 
+import threading
+
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from lintransformer.diagnostics.products import finite_point, hessian_vector_product, make_product
+from lintransformer.diagnostics.products import (chosen_method, finite_point, hessian_vector_product,
+                                                 make_product)
 
 __all__ = ["HessianOperator", "hessian", "hessian_vector_product"]
 
 
-def hessian(model, theta, batch, method="difference"):
+def hessian(model, theta, batch, method=None):
     """The Hessian of f at theta on a batch, a `scipy.sparse.linalg.LinearOperator` (p, p) in float64.
 
     Parameters
@@ -20,11 +23,17 @@ def hessian(model, theta, batch, method="difference"):
     model : `Transformer`
     theta : array (p,); float32 is computed with in float64
     batch : `Prompts` or `GramPrompts`
-    method : how products are computed, one of `lintransformer.diagnostics.products.METHODS`
+    method : how products are computed: None, or one of `lintransformer.diagnostics.products.METHODS`. None takes
+        "exact" for models with kinks or where differences are not right to about 1e-7, else "difference"
 
     Raises
     ------
-    InputError : theta or the batch does not fit the model or holds non-finite entries (a diverged point).
+    InputError : theta or the batch does not fit the model or holds non-finite entries (a diverged point); no
+        Hessian exists in floating point there.
+
+    Warns
+    -----
+    UserWarning : "difference", asked for by name, for a model with kinks.
 
     Examples
     --------
@@ -36,24 +45,36 @@ def hessian(model, theta, batch, method="difference"):
     >>> bool(np.allclose(H @ np.eye(36)[0], H.to_dense()[0]))
     True
     """
-    return HessianOperator(model, theta, batch, method)
+    theta, batch = finite_point(model, theta, batch)
+    return HessianOperator(model, theta, batch, chosen_method(model, method))
 
 
 class HessianOperator(LinearOperator):
-    """H (p, p), symmetric; `products` counts the Hessian-vector products spent so far."""
+    """H (p, p), symmetric, at a point that `finite_point` has passed; made by `hessian`.
 
-    def __init__(self, model, theta, batch, method="difference"):
-        theta, batch = finite_point(model, theta, batch)
-        self.model, self.method, self.products = model, method, 0
+    `method` is the one in use, `products` counts the Hessian-vector products spent so far. Threads may share it,
+    and it can be sent to another process: its step is found anew there, and is the same.
+    """
+
+    def __init__(self, model, theta, batch, method=None):
+        self.model, self.theta, self.batch = model, theta, batch
         self._product = make_product(model, theta, batch, method)
+        self.method, self.products, self._counting = self._product.method, 0, threading.Lock()
         super().__init__(np.float64, (model.size, model.size))
 
+    def __reduce__(self):
+        return HessianOperator, (self.model, self.theta, self.batch, self.method)
+
+    def _count(self, products):
+        with self._counting:                                                 # += is not one operation
+            self.products += products
+
     def _matvec(self, v):
-        self.products += 1
+        self._count(1)
         return self._product(np.reshape(v, -1))
 
     def _matmat(self, V):
-        self.products += V.shape[1]
+        self._count(V.shape[1])
         return self._product(np.ascontiguousarray(V.T)).T
 
     def _adjoint(self):
@@ -77,7 +98,8 @@ class HessianOperator(LinearOperator):
         return diagonal
 
     def _reaching(self):
-        return np.flatnonzero(self.model.reaches_prediction())
+        reaches = getattr(self.model, "reaches_prediction", None)            # optional: all entries where it is not known
+        return np.flatnonzero(reaches()) if reaches else np.arange(self.shape[0])
 
     def _units(self, index):
         units = np.zeros((self.shape[0], len(index)))

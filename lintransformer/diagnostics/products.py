@@ -5,25 +5,35 @@ Conventions
 theta (p,), H = Hessian of f at theta (p, p), v (p,) or a stack (K, p); H v has the
 shape of v. All in float64, whatever the dtype of theta, of v and of the batch.
 
-    difference   (g(theta + h u) - g(theta - h u)) / 2h, u = v / ||v||: two gradients, fastest, the default; wrong
-                 where a ReLU's kink lies between the two (`Transformer.has_kinks`: take one of the others)
+    difference   (g(theta + h u) - g(theta - h u)) / 2h, u = v / ||v||: two gradients, fastest; h by
+                 `lintransformer/diagnostics/differences.py`. Wrong where a ReLU's kink lies between the two
     complex      Im g(theta + i h u) / h: no cancellation, hence h = 1e-20
     exact        tangents of the forward and the backward pass, by hand (lintransformer/objective.py)
+    None         exact for models with kinks (`model.has_kinks`), and wherever the measured error of the difference
+                 is not small; difference otherwise
+
+v is first scaled by a power of two, so that H v is right whatever the length of v.
 """
+
+import warnings
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_choice
+from lintransformer.checks import InputError, check_abilities, check_choice, finite, real_array
+from lintransformer.diagnostics.differences import difference_step
 from lintransformer.objective import exact_hessian_vector_product, gradient
 from lintransformer.prompts import GramPrompts, Prompts
+from lintransformer.random import stream
 from lintransformer.workspace import Workspace
 
-DIFFERENCE_STEP = np.finfo(np.float64).eps ** (1 / 3) / 10                   # 6.1e-7, see difference_step
 COMPLEX_STEP = 1e-20
 STACK_ENTRIES = 2_000_000           # exact route: entries of the largest array of a stack of directions (16 MB)
+ERROR_OF_DEFAULT = 1e-8             # above it, by estimate, the default takes the exact route (our choice)
+NO_HESSIAN = 1e-3                   # a product that changes by more when theta is rounded otherwise is refused
+PROBED_PROMPTS = 64                 # the largest prompts, on which that is tried
 
 
-def hessian_vector_product(model, theta, batch, v, method="difference"):
+def hessian_vector_product(model, theta, batch, v, method=None):
     """H v, the Hessian of f at theta on a batch times one vector or a stack of them.
 
     Parameters
@@ -31,8 +41,10 @@ def hessian_vector_product(model, theta, batch, v, method="difference"):
     model : `Transformer`
     theta : array (p,)
     batch : `Prompts` or `GramPrompts`
-    v : array (p,) or (K, p)
-    method : one of `METHODS`: "difference" (central differences of the gradient), "complex", "exact"
+    v : array (p,) or (K, p), of any length
+    method : None, or one of `METHODS`: "difference" (central differences of the gradient), "complex", "exact".
+        None takes "exact" for models with kinks or where differences are not right to about 1e-7, else
+        "difference", of which about 10 gradients go into the choice of its step
 
     Returns
     -------
@@ -41,45 +53,72 @@ def hessian_vector_product(model, theta, batch, v, method="difference"):
     Raises
     ------
     InputError : an unknown method; v does not fit; theta, the batch or v holds non-finite numbers; f
-        overflows at theta, so that no Hessian exists in floating point (a diverged point).
+        overflows at theta, or rounding alone decides the Hessian there, so that none exists in floating point
+        (a diverged point); H v overflows.
+
+    Warns
+    -----
+    UserWarning : "difference", asked for by name, for a model with kinks.
     """
     theta, batch = finite_point(model, theta, batch)
-    return make_product(model, theta, batch, method)(v)
+    return make_product(model, theta, batch, chosen_method(model, method))(v)
 
 
-def make_product(model, theta, batch, method="difference", workspace=None):
-    """The function v -> H v at a point that `finite_point` has passed, perhaps with a workspace of theirs."""
-    product = METHODS[check_choice("method", method, METHODS)](model, theta, batch, workspace)
+def chosen_method(model, method):
+    """`method` checked; "exact" in place of None for models with kinks; a warning for differences across them."""
+    if method is not None:
+        check_choice("method", method, METHODS)
+    if not getattr(model, "has_kinks", False):
+        return method
+    if method == "difference":
+        warnings.warn("differences of gradients across a model's kinks can be wrong by factors: method=\"exact\" (the "
+                      "default for this model) and method=\"complex\" are not", UserWarning, stacklevel=3)
+    return method or "exact"
 
-    def checked(v):
-        v = finite("v", _real("v", v))
-        if v.ndim not in (1, 2) or v.shape[-1] != model.size:
-            raise InputError(f"v must have shape {(model.size,)} or (K, {model.size}), not {v.shape}")
+
+class Product:
+    """The function v -> H v at a point that `finite_point` has passed; `method` is the one in use, `step` what was
+    measured of differences (None if nothing was)."""
+
+    def __init__(self, model, method, stack_product, step=None):
+        self.size, self.method, self.step, self._stack_product = model.size, method, step, stack_product
+
+    def __call__(self, v):
+        v = finite("v", real_array("v", v))
+        if v.ndim not in (1, 2) or v.shape[-1] != self.size:
+            raise InputError(f"v must have shape {(self.size,)} or (K, {self.size}), not {v.shape}")
         stack = np.atleast_2d(v)
+        exponent = np.frexp(np.abs(stack).max(axis=1, keepdims=True))[1]
         with np.errstate(over="ignore", invalid="ignore"):
-            Hv = product(stack) if len(stack) else stack.copy()
+            Hv = self._stack_product(np.ldexp(stack, -exponent)) if len(stack) else stack.copy()
+            if not np.isfinite(Hv).all():
+                raise InputError("the Hessian at theta is not finite: f overflows there (a diverged point)")
+            Hv = np.ldexp(Hv, exponent)
         if not np.isfinite(Hv).all():
-            raise InputError("the Hessian at theta is not finite: f overflows there (a diverged point)")
+            raise InputError(f"H v overflows float64 for a v as long as this; its largest entry is {np.abs(v).max():.3g}")
         return Hv.reshape(v.shape)
 
-    return checked
 
+def make_product(model, theta, batch, method=None, workspace=None, step=None):
+    """The `Product` at a point that `finite_point` has passed.
 
-def difference_step(theta):
-    """h along a unit vector: eq. 11.10, the step where truncation and rounding are equally large (our
-    choice).
-
-    h = (3 eps |g| / |D^3 g|)^(1/3) with |D^3 g| = 3000 |g|: f is a polynomial of high degree (52 for three
-    layers, eq. 11.12), so its third derivatives are large. On trained models of Settings 1-3 and of six
-    layers the Hessian's largest error is then 5e-11 to 7e-10 of its largest entry. Far out the unit of length
-    grows with theta.
+    `method` is what `chosen_method` returned; a workspace and a `Step` of differences may be brought along.
     """
-    return DIFFERENCE_STEP * max(1.0, np.abs(theta).max() / 10)
+    if method in (None, "difference"):
+        workspace = workspace or Workspace(model, batch.size, "float64")
+        with np.errstate(all="ignore"):
+            step = step or difference_step(lambda point: workspace.value_and_gradient(point, batch), theta)
+        if method is None and step.error > ERROR_OF_DEFAULT and hasattr(model, "forward_tangent"):
+            method = "exact"
+        elif step.error > NO_HESSIAN and not getattr(model, "has_kinks", False):
+            raise InputError("the Hessian at theta cannot be had by differences: no step gives three digits (f "
+                             "overflows, or rounding decides; a diverged point)")
+        else:
+            return Product(model, "difference", _difference(theta, batch, workspace, step.h), step)
+    return Product(model, method, WITHOUT_DIFFERENCES[method](model, theta, batch), step)
 
 
-def _difference(model, theta, batch, workspace):
-    workspace, h = workspace or Workspace(model, batch.size, "float64"), difference_step(theta)
-
+def _difference(theta, batch, workspace, h):
     def product(v):
         unit, norm = _normalised(v)
         Hv = np.empty_like(v)
@@ -91,23 +130,29 @@ def _difference(model, theta, batch, workspace):
     return product
 
 
-def _complex(model, theta, batch, workspace):
-    def product(v):
+def _complex(model, theta, batch):
+    def product_at(theta, batch, v):
         unit, norm = _normalised(v)
         shifted = (gradient(model, theta + 1j * COMPLEX_STEP * u, batch) for u in unit)
         return np.stack([g.imag for g in shifted]) * (norm / COMPLEX_STEP)
 
-    return product
+    _refuse_rounding(product_at, theta, batch)
+    return lambda v: product_at(theta, batch, v)
 
 
-def _exact(model, theta, batch, workspace):
+def _exact(model, theta, batch):
     together = max(1, STACK_ENTRIES // (batch.size * _largest(model, batch)))
 
-    def product(v):
+    def product_at(theta, batch, v):
         parts = (v[start:start + together] for start in range(0, len(v), together))
         return np.concatenate([exact_hessian_vector_product(model, theta, batch, part) for part in parts])
 
-    return product
+    _refuse_rounding(product_at, theta, batch)
+    return lambda v: product_at(theta, batch, v)
+
+
+WITHOUT_DIFFERENCES = {"complex": _complex, "exact": _exact}
+METHODS = ("difference", *WITHOUT_DIFFERENCES)
 
 
 def _largest(model, batch):
@@ -117,7 +162,23 @@ def _largest(model, batch):
     return max(D * D, N * max(hidden, D, N if model.form_name == "token" else 0) if model.needs_tokens else 0)
 
 
-METHODS = {"difference": _difference, "complex": _complex, "exact": _exact}
+def _refuse_rounding(product_at, theta, batch):
+    """Refuse a theta whose neighbour, one rounding away in every entry, has another Hessian.
+
+    Softmax scores of 10^16 and more are differences of numbers whose last digit is worth more than 1: the weights,
+    and with them H, are then what rounding makes of them. Tried on the prompts with the largest entries.
+    """
+    size = np.max(np.abs(batch.Z if hasattr(batch, "Z") else batch.G), axis=(1, 2))
+    prompts = batch.take(np.sort(np.argsort(-size, kind="stable")[:PROBED_PROMPTS]))
+    rng = stream(0, "probe")
+    v, sides = rng.standard_normal((1, len(theta))), rng.integers(0, 2, len(theta))
+    with np.errstate(all="ignore"):
+        here = product_at(theta, prompts, v)
+        there = product_at(theta * np.where(sides, 1 + 4e-16, 1 - 4e-16), prompts, v)
+        change = np.abs(here - there).max()
+    if np.isfinite(change) and change > NO_HESSIAN * np.abs(here).max():     # what overflows is refused by name
+        raise InputError("the Hessian at theta does not exist in floating point: theta's last digit changes it (a "
+                         "diverged point)")
 
 
 def _normalised(v):
@@ -128,30 +189,19 @@ def _normalised(v):
 
 def finite_point(model, theta, batch):
     """theta and the batch in float64, or an `InputError` if they do not fit, are not real or not finite."""
-    theta = finite("theta", _real("theta", model.check_theta(theta)), " (a diverged point)")
+    check_abilities("model", model, ("size", "check_theta", "forward"), "lt.build_model()")
+    theta = finite("theta", real_array("theta", model.check_theta(theta)), " (a diverged point)")
+    return theta, finite_batch(model, batch, theta)
+
+
+def finite_batch(model, batch, theta=None):
+    """The batch in float64, owning its arrays; an `InputError` if it is not finite, or does not fit the model."""
     if not isinstance(batch, (Prompts, GramPrompts)):
         raise InputError(f"batch must be Prompts or GramPrompts, not {type(batch).__name__}")
     for name in ("Z", "G", "z", "target"):
         if hasattr(batch, name):
-            finite(f"batch.{name}", _real(f"batch.{name}", getattr(batch, name)))
+            finite(f"batch.{name}", real_array(f"batch.{name}", getattr(batch, name)))
     batch = batch.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        model.forward(theta, batch.take(slice(0, 1)))                        # refuses what does not fit
-    return theta, batch
-
-
-def finite(name, array, remark=""):
-    """The array, or an `InputError` that says how many entries are not finite and where the first one is."""
-    bad = np.flatnonzero(~np.isfinite(array))
-    if len(bad):
-        first = tuple(int(i) for i in np.unravel_index(bad[0], array.shape))
-        raise InputError(f"{name} must be finite, but {len(bad)} of {array.size} entries are not{remark}; "
-                         f"the first is {array[first]} at {first if len(first) > 1 else first[0]}")
-    return array
-
-
-def _real(name, array):
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{name} must hold real numbers, not dtype {array.dtype}")
-    return array.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):                       # refuses what does not fit
+        model.forward(np.zeros(model.size) if theta is None else theta, batch.take(slice(0, 1)))
+    return batch

@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_positive_integer
-from lintransformer.diagnostics.products import finite_point, make_product
+from lintransformer.checks import (InputError, check_abilities, check_callable, check_level, check_positive_integer,
+                                   real_array)
+from lintransformer.diagnostics.products import chosen_method, finite_batch, finite_point, make_product
 from lintransformer.workspace import Workspace
 
-
 FISHER_MOST = np.arctanh(1 - 1e-12)           # a correlation of exactly 1 has no finite artanh
+# How long a path keeps a step of differences: so many measured steps, while the gradient norm has not changed by more
+# than this factor (our choice).
+ONE_STEP_SERVES, SAME_SCALE = 50, 10
 
 
 class PathSmoothness(NamedTuple):
@@ -33,7 +36,7 @@ class PathSmoothness(NamedTuple):
     step_norm: np.ndarray
 
 
-def directional_smoothness(model, theta, theta_next, batch, method="difference"):
+def directional_smoothness(model, theta, theta_next, batch, method=None):
     """The curvature of f at theta along the step to theta_next, a float.
 
     Parameters
@@ -41,63 +44,84 @@ def directional_smoothness(model, theta, theta_next, batch, method="difference")
     model : `Transformer`
     theta, theta_next : arrays (p,)
     batch : `Prompts` or `GramPrompts`
-    method : of the Hessian-vector product
+    method : of the Hessian-vector product, as in `hessian_vector_product`: exact where there are kinks by default
 
     Raises
     ------
     InputError : theta_next equals theta; theta, theta_next or the batch is not finite.
     """
     theta, batch = finite_point(model, theta, batch)
-    step = finite_point(model, theta_next, batch)[0] - theta
-    length = np.linalg.norm(step)
+    method = chosen_method(model, method)
+    direction, length = _direction(finite_point(model, theta_next, batch)[0] - theta)
     if length == 0:
         raise InputError("theta_next must differ from theta: a step of length 0 has no direction")
-    direction = step / length
     return float(direction @ make_product(model, theta, batch, method)(direction))
 
 
-def path_smoothness(model, path, batch, method="difference", stride=1, progress=None):
+def path_smoothness(model, path, batch, method=None, stride=1, progress=None):
     """Directional smoothness, loss and gradient norm along a path.
 
     Parameters
     ----------
     path : array (T + 1, p), consecutive iterates; it may end in a divergence
+    method : as in `hessian_vector_product`; a step of differences serves up to `ONE_STEP_SERVES` measured steps
     stride : int; measured are the steps 0, stride, 2 stride, ... (each from one iterate to the very next)
     progress : None, or called with the share done
 
     Returns
     -------
     PathSmoothness
+
+    Raises
+    ------
+    InputError : a path that does not fit the model or is not real, a batch that is not finite, an unknown method.
     """
-    path = np.asarray(path)
-    if path.ndim != 2 or len(path) < 2:
-        raise InputError(f"path must have shape (T + 1, p) with T at least 1, not {path.shape}")
-    workspace, batch = Workspace(model, batch.size, "float64"), batch.astype(np.float64)
+    check_abilities("model", model, ("size", "check_theta", "forward"), "lt.build_model()")
+    path = real_array("path", path)
+    if path.ndim != 2 or len(path) < 2 or path.shape[1] != model.size:
+        raise InputError(f"path must have shape (T + 1, {model.size}) with T at least 1, not {path.shape}")
+    method, batch = chosen_method(model, method), finite_batch(model, batch)
+    check_callable("progress", progress)
+    workspace = Workspace(model, batch.size, "float64")
     steps = range(0, len(path) - 1, check_positive_integer("stride", stride))
-    measured = np.full((4, len(steps)), np.nan)
+    measured, known = np.full((4, len(steps)), np.nan), None
     for i, t in enumerate(steps):
         if progress is not None:
             progress(i / len(steps))
-        theta, theta_next = path[t:t + 2].astype(np.float64)
-        measured[:, i] = _measure(model, workspace, theta, theta_next, batch, method)
+        measured[:, i], known = _measure(model, workspace, *path[t:t + 2], batch, method,
+                                         known if i % ONE_STEP_SERVES else None)
     return PathSmoothness(*measured)
 
 
-def _measure(model, workspace, theta, theta_next, batch, method):
-    """(smoothness, gradient norm, loss, step norm) of one step; what overflows is NaN."""
+def _measure(model, workspace, theta, theta_next, batch, method, known):
+    """(smoothness, gradient norm, loss, step norm) of one step, what overflows being NaN; and what is known.
+
+    That is the step of differences found last and the gradient norm there, or None: both are returned for later.
+    """
     if not np.isfinite(theta).all():
-        return np.nan, np.nan, np.nan, np.nan
+        return (np.nan, np.nan, np.nan, np.nan), None
     with np.errstate(over="ignore", invalid="ignore"):
         loss, gradient = workspace.value_and_gradient(theta, batch)
-        length, norm = np.linalg.norm(theta_next - theta), np.linalg.norm(gradient)
+        norm = np.linalg.norm(gradient)
+        direction, length = _direction(theta_next - theta)
     if not (np.isfinite(loss) and np.isfinite(norm) and np.isfinite(length)) or length == 0:
-        return np.nan, norm, loss, length
-    direction = (theta_next - theta) / length
+        return (np.nan, norm, loss, length), known
+    step, norm_then = known or (None, norm)
+    if not norm_then / SAME_SCALE <= norm <= norm_then * SAME_SCALE:
+        step, norm_then = None, norm
     try:
-        curvature = float(direction @ make_product(model, theta, batch, method, workspace)(direction))
+        product = make_product(model, theta, batch, method, workspace, step)
+        return (float(direction @ product(direction)), norm, loss, length), (product.step, norm_then)
     except InputError:                                                       # its Hessian overflows
-        curvature = np.nan
-    return curvature, norm, loss, length
+        return (np.nan, norm, loss, length), None
+
+
+def _direction(step):
+    """step / ||step|| and ||step||, at any scale: a step of 1e-200 has a direction."""
+    exponent = np.frexp(np.abs(step).max())[1]
+    scaled = np.ldexp(step, -exponent)
+    length = np.linalg.norm(scaled)
+    return scaled / (length or 1), np.ldexp(length, exponent)
 
 
 class SmoothnessFit(NamedTuple):
@@ -128,10 +152,10 @@ def fit_smoothness(gradient_norm, smoothness):
 
     Raises
     ------
-    InputError : fewer than 3 points, or all gradient norms equal.
+    InputError : fewer than 3 points, negative gradient norms, all of them equal, or half of them 0 (no scale).
     """
     from scipy import stats
-    gradient_norm, smoothness = np.asarray(gradient_norm, float), np.asarray(smoothness, float)
+    gradient_norm, smoothness = real_array("gradient_norm", gradient_norm), real_array("smoothness", smoothness)
     if gradient_norm.shape != smoothness.shape or gradient_norm.ndim != 1:
         raise InputError(f"gradient_norm and smoothness must have one shape (T,), not {gradient_norm.shape} "
                          f"and {smoothness.shape}")
@@ -139,6 +163,9 @@ def fit_smoothness(gradient_norm, smoothness):
     x, y = gradient_norm[good], smoothness[good]
     if len(x) < 3 or np.ptp(x) == 0:
         raise InputError(f"the (L0, L1) fit needs 3 points with different gradient norms, not {len(x)}")
+    if x.min() < 0 or np.median(x) == 0:
+        raise InputError(f"gradient_norm must be at least 0 and its median positive, but the smallest is {x.min():g} "
+                         f"and the median {np.median(x):g}")
     weight, positive = 1 / (np.median(x) + x), (y > 0) & (x > 0)
     L0, L1 = np.linalg.lstsq(np.stack([weight, weight * x], axis=1), weight * y, rcond=None)[0]
     enough = positive.sum() >= 3 and np.ptp(x[positive]) > 0
@@ -154,6 +181,9 @@ def over_paths(fits, level=0.95):
     The seed is the unit of replication: points of one path follow one another, so that an interval from the
     regression itself would be far too narrow. With one path the interval is NaN.
     """
+    fits = list(fits)
+    for fit in fits:
+        check_abilities("each fit", fit, SmoothnessFit._fields, "fit_smoothness(...)")
     numbers = {name: (correlation_interval if name == "rank_correlation" else t_interval)(
                    [getattr(fit, name) for fit in fits], level)
                for name in ("L0", "L1", "covered", "rank_correlation", "log_slope")}
@@ -162,15 +192,20 @@ def over_paths(fits, level=0.95):
 
 def correlation_interval(values, level=0.95):
     """As `t_interval`, of correlations: on Fisher's scale artanh r, so that nothing leaves [-1, 1]."""
+    values = real_array("correlations", values)
+    if (np.abs(values) > 1 + 1e-12).any():
+        raise InputError(f"correlations must lie in [-1, 1], not {values[np.argmax(np.abs(values))]}")
     with np.errstate(divide="ignore"):
-        scaled = np.arctanh(np.asarray(values, dtype=np.float64))
+        scaled = np.arctanh(np.clip(values, -1, 1))
     return tuple(float(np.tanh(bound)) for bound in t_interval(np.clip(scaled, -FISHER_MOST, FISHER_MOST), level))
 
 
 def t_interval(values, level=0.95):
     """(mean, low, high) of the mean of independent values; NaN bounds for fewer than two of them."""
     from scipy import stats
-    values = np.asarray(values, dtype=np.float64)
+    values, level = real_array("values", values), check_level("level", level)
+    if values.ndim != 1:
+        raise InputError(f"values must have shape (N,), not {values.shape}")
     mean = float(np.mean(values)) if len(values) else np.nan
     if len(values) < 2:
         return mean, np.nan, np.nan

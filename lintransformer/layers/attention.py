@@ -58,8 +58,9 @@ class Softmax(Linear):
 
     def value(self, R):
         keys = slice(None, -1) if self.context_only else slice(None)
-        W = np.zeros_like(R)
-        W[..., keys, :, :] = np.exp(R[..., keys, :, :] - R[..., keys, :, :].real.max(axis=-3, keepdims=True))
+        R, W = R[..., keys, :, :], np.zeros_like(R)
+        heaviest = np.take_along_axis(R, np.argmax(R.real, axis=-3, keepdims=True), axis=-3)     # cancels in W
+        W[..., keys, :, :] = np.exp(R - heaviest)
         return W / W.sum(axis=-3, keepdims=True)                                                 # (7.2)
 
     def pull(self, W, dW):

@@ -39,7 +39,7 @@ def build_model(layers=3, dimension=5, attention="linear", parametrization="bloc
     """
     check_choice("mask", mask, MASKS)
     activation, name = _activation(attention, mask)
-    form = check_choice("form", form or ("gram" if name == "linear" else "token"), FORMS)
+    form = check_choice("form", ("gram" if name == "linear" else "token") if form is None else form, FORMS)
     if form != "token" and name != "linear":
         raise InputError(f"form {form!r} is for linear attention only; {name} attention allows: token")
     check_positive_integer("layers", layers)

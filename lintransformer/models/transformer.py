@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lintransformer.checks import InputError
+from lintransformer.checks import InputError, check_dtype, check_generator
 from lintransformer.layers.compose import Chain
 from lintransformer.layers.embedding import MEANING as EMBEDDING_MEANING
 from lintransformer.layers.gram import Gram, ToGram
@@ -70,7 +70,9 @@ class Transformer(Objective):
         return self._ends[self.layers - 1]
 
     def init(self, rng, dtype=np.float64):
-        """theta (p,): attention entries N(0, init_scale^2) ("authors' code": 0.05; Appendix B 0.1)."""
+        """theta (p,), float32 or float64: attention entries N(0, init_scale^2) ("authors' code": 0.05; Appendix B 0.1)."""
+        dtype = check_dtype(dtype)
+        check_generator(rng)
         attention = self.init_scale * rng.standard_normal(self.attention_size)
         parts = [] if self.embedding is None else [part.reshape(-1) for part in self.embedding.init(rng)]
         return np.concatenate([attention, *parts]).astype(dtype)
@@ -111,6 +113,7 @@ class Transformer(Objective):
 
     def unpack(self, theta):
         """The parts of theta by name, as views: {"P[0,0]": (m, m), ...}."""
+        theta = self.check_theta(theta)
         return {name: theta[part].reshape(shape) for name, shape, part, _ in self.named()}
 
     def describe(self):
