@@ -22,7 +22,7 @@ from lintransformer.objective import exact_hessian_vector_product
 
 BAR = 1e-10
 WIDTH = 21
-VARIANTS = {"linear": [{"form": form} for form in ("gram", "reassociated", "token")],
+VARIANTS = {"linear": [{"form": form} for form in ("gram", "token")],
             "softmax": [{"mask": mask} for mask in ("after", "before")],
             "relu": [{"mask": mask} for mask in ("after", "before")]}
 

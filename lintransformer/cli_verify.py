@@ -31,7 +31,7 @@ def add_parser(commands):
 def run(arguments) -> int:
     """Run the battery, print its table, and return 0, or 1 if a check failed."""
     from lintransformer.verification.battery import run_battery
-    from lintransformer.verification.models import select_models
+    from lintransformer.verification.problems import select_models
     if arguments.json is not None:
         _check_writable(Path(arguments.json))
     start, models = time.perf_counter(), select_models(arguments.model)

@@ -7,6 +7,7 @@ Wishart matrix, and Bartlett's decomposition needs d(d+1)/2 numbers in place of 
 Inside, arrays are laid out batch last, (d, n, B): every operation then runs along contiguous memory.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -63,7 +64,7 @@ class PromptDistribution:
     ----------
     dimension : int, d
     context_length : int, n
-    covariates : str, one of `COVARIATES`
+    covariates : str, one of `COVARIATES`; or a callable (rng, d, n + 1, B) -> X (d, n + 1, B), covariates of your own
     gamma_shape, gamma_scale : float, k and theta of ||x||^2 ~ Gamma(k, theta), for `covariates="gamma"`
     covariate_covariance : None or (d, d) nested sequence; x is multiplied by its Cholesky factor
     task_covariance : None or (d, d) nested sequence; w* ~ N(0, task_covariance)
@@ -81,7 +82,7 @@ class PromptDistribution:
 
     dimension: int = 5
     context_length: int = 20
-    covariates: str = "gaussian"
+    covariates: str | Callable = "gaussian"
     gamma_shape: float = 0.1
     gamma_scale: float = 10.0
     covariate_covariance: tuple | None = None
@@ -101,7 +102,8 @@ class PromptDistribution:
     def __post_init__(self):
         keep(self, dimension=check_positive_integer("dimension", self.dimension),
              context_length=check_positive_integer("context_length", self.context_length),
-             covariates=check_choice("covariates", self.covariates, COVARIATES),
+             covariates=self.covariates if callable(self.covariates) else check_choice("covariates", self.covariates,
+                                                                                     COVARIATES),
              gamma_shape=check_finite_positive("gamma_shape", self.gamma_shape),
              gamma_scale=check_finite_positive("gamma_scale", self.gamma_scale),
              response=check_type("response", self.response, ResponseNetwork, type(None)))
@@ -125,6 +127,15 @@ class PromptDistribution:
         if self._overrides("draw"):
             return self.draw(rng, size, dtype).gram()
         return GramSampler(self, size, dtype).draw(rng)._with(lambda array: array)
+
+    def sampler_for(self, model, size, dtype=np.float64):
+        """The sampler of a model's training loop: tokens or Gram statistics, as it reads; fresh draws for others'."""
+        if getattr(model, "dimension", self.dimension) != self.dimension:
+            raise InputError(f"distribution has dimension {self.dimension}, but the model has dimension "
+                             f"{model.dimension}")
+        if not hasattr(model, "needs_tokens"):
+            return DrawSampler(self, size, dtype, "tokens")
+        return self.sampler(size, dtype, "tokens" if model.needs_tokens else "gram")
 
     def sampler(self, size, dtype=np.float64, form="gram"):
         """A sampler for training loops: each of its draws OVERWRITES the one before, and returns the same object.
@@ -156,7 +167,8 @@ class TokenSampler:
         self.distribution, self.dtype = distribution, (dtype := check_dtype(dtype))
         size = check_positive_integer("batch size", size)
         d, n = distribution.dimension, distribution.context_length
-        self._normals = NormalBuffer([(d, n + 1, size), (d, size)], self.dtype)
+        self._own = callable(distribution.covariates)
+        self._normals = NormalBuffer([(d, size)] if self._own else [(d, n + 1, size), (d, size)], self.dtype)
         self._radius = np.empty((n + 1, size), dtype)
         self._Z, self._target = np.zeros((d + 1, n + 1, size), dtype), np.empty(size, dtype)
         self._prompts = Prompts._trusted(np.moveaxis(self._Z, -1, 0), self._target, borrowed=True)
@@ -164,14 +176,23 @@ class TokenSampler:
     def draw(self, rng):
         check_generator(rng)
         d, (covariate_factor, task_factor) = self.distribution.dimension, self.distribution._factors
-        normals, w = self._normals.fill(rng)
-        X = _transform(covariate_factor, self._scale_covariates(rng, normals))
+        *normals, w = self._normals.fill(rng)
+        X = self._own_covariates(rng) if self._own else self._scale_covariates(rng, normals[0])
+        X = _transform(covariate_factor, X)
         w = _transform(task_factor, w)
         response = X if self.distribution.response is None else self.distribution.response(X)
         self._Z[:d] = X
         np.einsum("db,dib->ib", w, response[:, :-1], out=self._Z[d, :-1])
         np.einsum("db,db->b", w, response[:, -1], out=self._target)
         return self._fresh()
+
+    def _own_covariates(self, rng):
+        """What a reader's function draws, checked."""
+        shape = self.distribution.dimension, self.distribution.context_length + 1, self._target.size
+        X = real_array("covariates(rng, d, n + 1, B)", self.distribution.covariates(rng, *shape))
+        if X.shape != shape:
+            raise InputError(f"covariates(rng, d, n + 1, B) must return an array of shape {shape}, not {X.shape}")
+        return finite("covariates(rng, d, n + 1, B)", X).astype(self.dtype)
 
     def _fresh(self):
         self._prompts.__dict__.pop("_gram", None)                            # the cached Gram matrix is stale

@@ -19,6 +19,8 @@ import numpy as np
 from lintransformer.checks import InputError, check_abilities, check_dtype, check_generator, numeric_array
 from lintransformer.layers.compose import has_tangents, initial
 
+STACK_ENTRIES = 2_000_000           # of the largest array of a stack of directions (16 MB): longer stacks go in parts
+
 
 class Objective:
     """A model, made of layers, under a loss.
@@ -70,7 +72,7 @@ class Objective:
 
     def forward(self, theta, batch):
         """The model's output, and the cache for `backward`."""
-        theta = self.check_theta(theta)
+        theta = check_theta(self, theta)
         self.check_batch(batch)
         return self.model.forward(self.weights(theta), self.read(batch)[0])
 
@@ -114,24 +116,34 @@ class Objective:
     def product(self, theta, batch, v):
         """H v by hand-derived tangents of the forward and the backward pass; v (p,) or (K, p), and so is H v."""
         output, cache = self.forward(theta, batch)
-        target = self.read(batch)[1]
+        target, v = self.read(batch)[1], numeric_array("v", v)
         count = self.loss.value(output, target).size
-        toutput, tcache = self.forward_tangent(cache, v)
         doutput = self.loss.gradient(output, target) / count
-        return self.backward_tangent(cache, tcache, doutput, self.loss.curvature(output, target, toutput) / count)
+
+        def along(v):
+            toutput, tcache = self.forward_tangent(cache, v)
+            return self.backward_tangent(cache, tcache, doutput, self.loss.curvature(output, target, toutput) / count)
+
+        together = max(1, STACK_ENTRIES // _largest(cache))
+        if v.ndim == 1 or len(v) <= together:
+            return along(v)
+        return np.concatenate([along(v[start:start + together]) for start in range(0, len(v), together)])
 
     def reaches_prediction(self):
         """Which entries of theta can change the output, by structure (p,) bool."""
         return np.ones(self.size, dtype=bool)
 
-    def check_theta(self, theta):
-        """theta as an array (p,), or an `InputError`."""
-        return check_theta(self, theta)
-
     def check_batch(self, batch):
         """Raise `InputError` unless the batch fits the model."""
         if not hasattr(batch, "inputs") and not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             raise InputError(f"batch must be lt.Batch(inputs, target), or a pair of them, not {type(batch).__name__}")
+
+
+def _largest(cache):
+    """Entries of the largest array that a forward pass keeps."""
+    if isinstance(cache, (tuple, list)):
+        return max((_largest(part) for part in cache), default=1)
+    return max(1, np.size(cache)) if isinstance(cache, np.ndarray) else 1
 
 
 def check_theta(objective, theta):
@@ -148,6 +160,11 @@ def check_theta(objective, theta):
 def check_objective(model):
     """Return `model` if it is an objective, else raise `InputError`."""
     return check_abilities("model", model, ("size", "value_and_gradient"), "lt.build_model()")
+
+
+def reaching(model):
+    """Which entries of theta can change the output (p,) bool, as the model tells; all of them where it does not."""
+    return np.asarray(getattr(model, "reaches_prediction", lambda: np.ones(model.size, dtype=bool))())
 
 
 def predict(model, theta, batch):

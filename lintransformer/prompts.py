@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_positive_integer, finite, keep, numeric_array
+from lintransformer.checks import InputError, check_positive_integer, finite, keep, numeric_array, refuse_masked
 
 ROUNDING = 1e3          # units in the last place that a G computed elsewhere may lack of symmetry, or lie below 0
 
@@ -231,19 +231,26 @@ class Batch:
 
     Parameters
     ----------
-    inputs : array (B, ...), or a dict or tuple of such
-    target : array (B, ...)
+    inputs : array (B, ...), or a dict or tuple of such; copied, and read-only
+    target : array (B, ...), or a dict or tuple of such; likewise
     """
 
     inputs: Any
     target: Any
 
+    def __post_init__(self):
+        keep(self, **{name: _mapped(getattr(self, name), lambda value, name=name: _read_only(_array(name, value)))
+                      for name in ("inputs", "target")})
+        if len({len(array) if array.ndim else 0 for _, array in arrays_of(self)}) != 1:
+            raise InputError("every array of a batch must have one entry an example along its first axis; the shapes are "
+                             + ", ".join(str(array.shape) for _, array in arrays_of(self)))
+
     def __len__(self):
-        return len(self.target)
+        return len(next(arrays_of(self))[1])
 
     @property
     def size(self):
-        return len(self.target)
+        return len(self)
 
     def astype(self, dtype):
         """Floating-point arrays in another precision; integers (tokens, classes) stay."""
@@ -253,6 +260,28 @@ class Batch:
     def take(self, index):
         """The examples selected by a slice or an index array along the first axis."""
         return Batch(*(_mapped(part, lambda array: array[index]) for part in (self.inputs, self.target)))
+
+
+def arrays_of(part, name="batch"):
+    """(name, array) of every array in a batch: a dataclass of arrays, a dict, a tuple, or an array itself."""
+    if isinstance(part, np.ndarray):
+        yield name, part
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            yield from arrays_of(value, f"{name}[{key!r}]")
+    elif isinstance(part, (tuple, list)):
+        for i, value in enumerate(part):
+            yield from arrays_of(value, f"{name}[{i}]")
+    elif hasattr(part, "__dataclass_fields__"):
+        for key in part.__dataclass_fields__:
+            yield from arrays_of(getattr(part, key), f"{name}.{key}")
+
+
+def _array(name, values):
+    """A copy; integers stay integers (tokens, classes)."""
+    refuse_masked(name, values)
+    array = np.asarray(values)
+    return np.array(array if array.dtype.kind in "iu" else numeric_array(name, values), copy=True)
 
 
 def _mapped(part, function):

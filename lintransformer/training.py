@@ -20,7 +20,7 @@ import numpy as np
 
 from lintransformer.checks import (InputError, check_abilities, check_callable, check_dtype, check_finite_positive,
                                    check_positive_integer, check_type, finite, real_array, refuse_masked, shown)
-from lintransformer.distributions import PromptDistribution
+from lintransformer.objective import check_objective, check_theta
 from lintransformer.optimizers import clip
 from lintransformer.random import stream
 from lintransformer.workspace import Workspace
@@ -51,9 +51,30 @@ class History:
 
 def evaluation_batch(distribution, seed, prompts, dtype=np.float64, tokens=False):
     """A fixed batch of prompts from a seed of its own ("authors' code": seed 99, 1000 prompts)."""
-    check_abilities("distribution", distribution, ("draw", "draw_gram"), "lt.PromptDistribution()")
-    draw = distribution.draw if tokens else distribution.draw_gram
+    check_abilities("distribution", distribution, ("draw",), "lt.PromptDistribution()")
+    draw = distribution.draw if tokens or not hasattr(distribution, "draw_gram") else distribution.draw_gram
     return draw(stream(seed, "evaluation"), prompts, dtype)
+
+
+class Draws:
+    """Every draw of a source, handed on as it is."""
+
+    def __init__(self, source, size, dtype):
+        self.source, self.size, self.dtype = source, size, dtype
+
+    def draw(self, rng):
+        return self.source.draw(rng, self.size, self.dtype)
+
+
+def sampler_of(source, model, size, dtype):
+    """What a loop draws from: the source's own sampler for a model (`sampler_for`), if it has one."""
+    check_abilities("distribution", source, ("draw",), "lt.PromptDistribution()")
+    return source.sampler_for(model, size, dtype) if hasattr(source, "sampler_for") else Draws(source, size, dtype)
+
+
+def _size(batch, otherwise):
+    """How many examples a batch says that it has."""
+    return getattr(batch, "size", otherwise)
 
 
 def prompt_statistics(losses):
@@ -74,8 +95,10 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
 
     Parameters
     ----------
-    model : `Transformer`
-    distribution : `PromptDistribution`, from which every step draws `batch_size` fresh prompts
+    model : an objective: what `build_model` or `Objective` returns, or anything with `size` and
+        `value_and_gradient(theta, batch)`
+    distribution : the source, from which every step draws `batch_size` fresh examples: `PromptDistribution`, or anything
+        with `draw(rng, size, dtype)`; what that returns is handed to the model as it is
     optimizer : `SGD`, `Adam`, `SignDescent`, or anything with their `init` and `update`
     steps, batch_size, seed : int; the seed sets the initialisation and the prompts by independent streams
     clip_threshold : float or None, of the joint gradient norm
@@ -83,7 +106,7 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
     evaluation : batches on which the loss is recorded every `record_every` steps, and at the end
     theta_at : iterations, integers from 0 to `steps`, at which theta is kept; the first and the final point
         always are
-    theta : None (initialised from the seed) or the starting point (p,)
+    theta : None (the model's `init`, from the seed) or the starting point (p,)
     batch : None (fresh prompts) or one fixed batch for every step: full-batch training on a sample
     deadline_seconds : None, or stop with status "timed out" after so many seconds
     progress : None, or called with the number of steps made: at each record, and at the end
@@ -102,15 +125,14 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
         if limit is not None:
             check_finite_positive(name, limit, zero_allowed)
     check_callable("progress", progress)
-    check_abilities("model", model, ("size", "forward", "backward", "init"), "lt.build_model()")
+    check_objective(model)
     check_abilities("optimizer", optimizer, ("init", "update"), "lt.Adam(0.01)")
-    if check_type("distribution", distribution, PromptDistribution).dimension != model.dimension:
-        raise InputError(f"distribution has dimension {distribution.dimension}, but the model has dimension "
-                         f"{model.dimension}")
     if theta is None:
+        if not hasattr(model, "init"):
+            raise InputError("the model has no init(rng, dtype): give theta, the starting point")
         theta = model.init(stream(seed, "initialisation"), dtype)
     else:
-        theta = model.check_theta(theta)
+        theta = check_theta(model, theta)
         if theta.dtype.kind != "f":
             raise InputError(f"theta must be real, not of dtype {theta.dtype}")
         finite("theta", theta)
@@ -118,13 +140,11 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
             theta = finite(f"theta in {dtype}", theta.astype(dtype))
     recorder = _Recorder(model, evaluation, steps, record_every, theta_at, dtype)
     if batch is None:
-        rng, sampler = stream(seed, "training"), distribution.sampler(
-            batch_size, dtype, "tokens" if model.needs_tokens else "gram")
+        rng, sampler = stream(seed, "training"), sampler_of(distribution, model, batch_size, dtype)
         status, step, theta = _loop(model, optimizer, np.array(theta, dtype), lambda: sampler.draw(rng), batch_size,
                                     clip_threshold, recorder, deadline_seconds, progress)
     else:
-        model.check_batch(batch)
-        status, step, theta = _loop(model, optimizer, np.array(theta, dtype), lambda: batch, batch.size,
+        status, step, theta = _loop(model, optimizer, np.array(theta, dtype), lambda: batch, _size(batch, batch_size),
                                     clip_threshold, recorder, deadline_seconds, progress)
     if progress is not None:
         progress(step)
@@ -162,13 +182,14 @@ class _Recorder:
 
     def __init__(self, model, evaluation, steps, record_every, theta_at, dtype):
         evaluation = check_type("evaluation", evaluation, list, tuple)
-        for batch in evaluation:
-            model.check_batch(batch)
         if len({id(batch) for batch in evaluation}) < len(evaluation):
             raise InputError("evaluation holds the same batch twice; a sampler's draws overwrite one another: "
                              "use distribution.draw or lt.evaluation_batch")
-        workspaces = {size: Workspace(model, size, "float64") for size in {batch.size for batch in evaluation}}
-        self.evaluators = [(workspaces[batch.size], batch) for batch in evaluation]
+        workspaces = {size: Workspace(model, size, "float64") for size in {_size(batch, 1) for batch in evaluation}}
+        self.evaluators = [(workspaces[_size(batch, 1)], batch) for batch in evaluation]
+        self.has_losses = hasattr(model, "losses")
+        for workspace, batch in self.evaluators:                             # refuses what does not fit, before training
+            workspace.check(batch)
         self.steps, self.record_every, self.keep = steps, record_every, {0, *_iterations(theta_at, steps)}
         self.loss, self.norm = np.full(steps, np.nan), np.full(steps, np.nan)
         self.step, self.statistics, self.theta_step, self.theta = [], [], [], []
@@ -211,8 +232,14 @@ class _Recorder:
 
     def _evaluate(self, step, theta):
         self.step.append(step)
-        self.statistics.append([prompt_statistics(workspace.prompt_losses(theta, batch))
+        self.statistics.append([self._statistics(workspace, theta, batch)
                                 for workspace, batch in self.evaluators] or np.empty((0, 3)))
+
+    def _statistics(self, workspace, theta, batch):
+        """Of every example's loss where the model tells them; else the mean alone."""
+        if not self.has_losses:
+            return workspace.value_and_gradient(theta, batch)[0], np.nan, np.nan
+        return prompt_statistics(np.ravel(workspace.prompt_losses(theta, batch)))
 
     def _keep(self, step, theta):
         self.theta_step.append(step)

@@ -1,35 +1,15 @@
-"""The one table of models every test of gradients and Hessians runs over, and how tests draw numbers.
-
-A new model is one new row. Sizes are small and all different, so that a transposed axis cannot go unnoticed.
-"""
-
-from itertools import product
+"""The zoo in every form, for tests of gradients and Hessians, and how tests draw numbers."""
 
 import numpy as np
 from hypothesis import strategies as st
 
 import lintransformer as lt
-from lintransformer.models.build import FORMS
-from lintransformer.models.parameters import PARTS
+from lintransformer.models.zoo import ZOO
 
 LAYERS, DIMENSION, CONTEXT, BATCH = 2, 3, 4, 5
 
 
-def _rows():
-    attentions = ("linear", "relu", "softmax")
-    for attention, parametrization, heads, embedding in product(attentions, PARTS, (1, 2), (None, 6)):
-        for form in FORMS if attention == "linear" else ("token",):
-            for mask in ("after", "before") if attention == "softmax" else ("after",):
-                yield dict(attention=attention, parametrization=parametrization, heads=heads, embedding=embedding,
-                           form=form, mask=mask)
-
-
-def name(row):
-    embedding = f"mlp{row['embedding']}" if row["embedding"] else "plain"
-    return f"{row['attention']}-{row['form']}-{row['mask']}-{row['parametrization']}-{row['heads']}-{embedding}"
-
-
-MODELS = {name(row): row for row in _rows()}
+MODELS = {f"{row.name}-{form}": {**row.options, "form": form} for row in ZOO for form in row.forms}
 
 
 def case(row, layers=LAYERS, dimension=DIMENSION, context=CONTEXT, batch=BATCH, seed=0):

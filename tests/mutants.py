@@ -10,8 +10,12 @@ import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lintransformer import objective, optimizers
-from lintransformer.models import activations, attention, block, embedding, gram, parameters, reassociated
+from lintransformer import losses, optimizers
+from lintransformer.diagnostics import differences, products, spectrum
+from lintransformer.distributions import GramSampler, TokenSampler
+from lintransformer.kernels import block, evaluator
+from lintransformer.layers import attention, attention_tangents, embedding, gram, parametrization, readout
+from lintransformer.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -47,80 +51,86 @@ def planted(mutant):
 
 COMPLEX, PRODUCT = "gradient, complex", "Hessian-vector product, complex"
 LOOPS = "eq. 7-8 by loops over tokens"
-FORMS, FAST = "forms agree (token, reassociated, Gram)", "fast path agrees with the reference"
+FORMS, FAST = "forms agree (token, Gram)", "fast path agrees with the reference"
+CLIPPED = "(wide * (largest * factor)).astype(gradient.dtype)"
+ADAM, MOMENTS = "Adam, weighted means, eq. 10.5", "second moments of prompts, in standard errors"
 FLOAT32, IDLE = "float32 against float64", "idle parameters have derivative 0"
 
-Mixing, Gram, Token = gram.Mixing, gram.GramAttention, attention.TokenAttention
-Reassociated, Separate = reassociated.ReassociatedAttention, parameters.Parametrization
-Kernel, MLP = block.BlockGramKernel, embedding.MLPEmbedding
+Gram, ToGram, Token, Tangent = gram.GramAttention, gram.ToGram, attention.Attention, attention_tangents.TangentAttention
+Separate, MLP, Softmax = parametrization.Parametrization, embedding.MLPEmbedding, attention.Softmax
+Kernel, Evaluator = block.BlockGramKernel, evaluator.BlockGramEvaluator
 
 MUTANTS = [
     # --- a factor ---
-    Mutant("lost factor 2 of the square", objective.value_and_gradient, "2 * residual / batch.size",
-           "residual / batch.size", "linear-block", COMPLEX, "01, eq. 1.10"),
-    Mutant("lost factor 2 of the congruence", Gram.layer_backward, "2 * times(dG_next, AG)",
-           "times(dG_next, AG)", "linear-full", COMPLEX, "05, eq. 5.4"),
-    Mutant("lost factor 2 of C C^T", Gram.start_backward, "2 * np.einsum", "np.einsum", "linear-block-mlp",
+    Mutant("lost factor 2 of the square", losses.SquaredError.gradient, "2 * (y - target)", "y - target",
+           "linear-block", COMPLEX, "01, eq. 1.10"),
+    Mutant("lost factor 2 of the congruence", Gram._backward, "2 * _times(dG_next, c.AG)", "_times(dG_next, c.AG)",
+           "linear-full", COMPLEX, "05, eq. 5.4"),
+    Mutant("lost factor 2 of C C^T", ToGram.backward, "2 * np.einsum", "np.einsum", "linear-block-mlp",
            COMPLEX, "05, eq. 5.7"),
-    Mutant("lost 1/n in the adjoint", Mixing.backward, "dA / cache.n", "dA", "linear-full", COMPLEX,
-           "05, eq. 5.5"),
-    Mutant("lost 1/n in the token form's adjoint", Token.layer_backward, "dH = dZ_next / n", "dH = dZ_next",
+    Mutant("lost 1/n in the adjoint", Gram._backward, "dA / c.n", "dA", "linear-full", COMPLEX, "05, eq. 5.5"),
+    Mutant("lost 1/n in the token form's adjoint", Token.backward, "E = dZ_next / n", "E = dZ_next",
            "softmax-full", COMPLEX, "04, eq. 4.3"),
-    Mutant("lost 1/n in the forward pass", Token.layer, "Z + update / n", "Z + update", "softmax-full",
-           LOOPS, "03, eq. 3.1"),
-    Mutant("wrong sign of the seed", attention.TokenState.read_backward, "= -dprediction", "= dprediction",
+    Mutant("lost 1/n in the forward pass", Token.forward, 'V, W) / n', 'V, W)', "softmax-full", LOOPS, "03, eq. 3.1"),
+    Mutant("wrong sign of the seed", readout.ReadTokens._spread, "= -dprediction", "= dprediction",
            "relu-full", COMPLEX, "04, eq. 4.1"),
     # --- a transpose, an order ---
-    Mutant("missing transpose of P", Mixing.backward, '"hji,jkb->hikb"', '"hij,jkb->hikb"', "linear-full",
+    Mutant("missing transpose of P", Gram._backward, '"hji,jkb->hikb", c.P', '"hij,jkb->hikb", c.P', "linear-full",
            COMPLEX, "05, eq. 5.6"),
-    Mutant("missing transpose of Q", Token.layer_backward, "left(head.Q.T, ZdS)", "left(head.Q, ZdS)",
+    Mutant("missing transpose of Q", Token.backward, '"hde,hdjb->ejb", Q', '"hed,hdjb->ejb", Q',
            "relu-full", COMPLEX, "04, eq. 4.5"),
-    Mutant("missing transpose in the congruence", Gram.layer, "times_transposed(AG, A)",
-           "times_transposed(AG, np.swapaxes(A, 0, 1))", "linear-full", FORMS, "05, eq. 5.2"),
-    Mutant("swapped P and Q", Token.layer_backward, "(dZ, _heads(dP), _heads(dQ))",
-           "(dZ, _heads(dQ), _heads(dP))", "softmax-full", COMPLEX, "04, eq. 4.4"),
+    Mutant("missing transpose in the congruence", Gram.forward, "_times_transposed(AG, A)", "_times(AG, A)",
+           "linear-full", FORMS, "05, eq. 5.2"),
+    Mutant("swapped P and Q", Token.backward, "return dZ, [dP, dQ]", "return dZ, [dQ, dP]", "softmax-full", COMPLEX, "04, eq. 4.4"),
     Mutant("swapped query and key matrix", Separate._pull_product,
            'np.einsum("...kj,...ij->...ki", W_k, dQ), np.einsum("...ki,...ij->...kj", W_q, dQ)',
            'np.einsum("...ki,...ij->...kj", W_q, dQ), np.einsum("...kj,...ij->...ki", W_k, dQ)',
            "linear-separate", COMPLEX, "08, eq. 8.2"),
     # --- the mask ---
-    Mutant("forgotten query mask, backward", Token.layer_backward, "masked(mix_transposed(dH, head.R))",
-           "mix_transposed(dH, head.R)", "softmax-full", COMPLEX, "04, eq. 4.4"),
-    Mutant("forgotten query mask, forward", Token.layer, "masked(left(P_h, Z))", "left(P_h, Z)",
-           "softmax-full", LOOPS, "03, eq. 3.2"),
-    Mutant("forgotten query mask, reassociated", Reassociated.layer_backward,
-           "masked(times(plus_transposed(dG), Z))", "times(plus_transposed(dG), Z)", "linear-full", FORMS,
-           "04, eq. 4.8"),
-    Mutant("forgotten query column of the embedding", Gram._tokens, "dstate[1][..., :, None, :]",
+    Mutant("forgotten query mask, backward", Token.backward, '_masked(np.einsum("djb,hijb->hdib", E, W))',
+           'np.einsum("djb,hijb->hdib", E, W)', "softmax-full", COMPLEX, "04, eq. 4.4"),
+    Mutant("forgotten query mask, forward", Token.forward, '_masked(np.einsum("hde,eib->hdib", P, Z))',
+           'np.einsum("hde,eib->hdib", P, Z)', "softmax-full", LOOPS, "03, eq. 3.2"),
+    Mutant("forgotten query column of the embedding", ToGram._tokens, "dstate[1][..., :, None, :]",
            "0 * dstate[1][..., :, None, :]", "linear-block-mlp", COMPLEX, "09, eq. 9.2"),
     # --- a term ---
-    Mutant("lost residual, backward", Token.layer_backward, "dZ, dP, dQ, adjoints = dZ_next,",
-           "dZ, dP, dQ, adjoints = 0 * dZ_next,", "softmax-full", COMPLEX, "04, eq. 4.6"),
-    Mutant("lost residual, forward", Mixing.matrix, "np.eye(len(G), dtype=G.dtype)",
+    Mutant("lost residual, backward", Token.backward, "dZ = (dZ_next + np.einsum", "dZ = (np.einsum",
+           "softmax-full", COMPLEX, "04, eq. 4.6"),
+    Mutant("lost residual, forward", Gram.forward, "np.eye(len(G), dtype=G.dtype)",
            "0 * np.eye(len(G), dtype=G.dtype)", "linear-full", LOOPS, "05, eq. 5.1"),
-    Mutant("unsymmetrised Gram adjoint", Gram.layer_backward, "plus_transposed(dG) / 2", "dG",
+    Mutant("unsymmetrised Gram adjoint", Gram._backward,
+           '_plus_transposed(np.einsum("hikb,hjk->ijb", PdH, c.Q)) / 2', 'np.einsum("hikb,hjk->ijb", PdH, c.Q)',
            "linear-full", COMPLEX, "05, eq. 5.6"),
-    Mutant("softmax Jacobian without its rank-one part", activations.Softmax.pull,
-           "R * (dR - _over_keys(R, dR))", "R * dR", "softmax-full", COMPLEX, "07, eq. 7.4"),
-    Mutant("softmax, second derivative without the moving weights", activations.Softmax.pull_tangent,
-           "_over_keys(tR, dR) + _over_keys(R, tdR)", "_over_keys(R, tdR)", "softmax-full", PRODUCT,
+    Mutant("softmax Jacobian without its rank-one part", Softmax.pull, "W * (dW - _over_keys(W, dW))", "W * dW",
+           "softmax-full", COMPLEX, "07, eq. 7.4"),
+    Mutant("softmax, second derivative without the moving weights", Softmax.pull_tangent,
+           "_over_keys(tW, dW) + _over_keys(W, tdW)", "_over_keys(W, tdW)", "softmax-full", PRODUCT,
            "07, eq. 7.8"),
-    Mutant("softmax over the queries", activations.Softmax.value, "weights.sum(axis=-3, keepdims=True)",
-           "weights.sum(axis=-2, keepdims=True)", "softmax-full", LOOPS, "07, eq. 7.2"),
-    Mutant("ReLU mask on the wrong side", activations.ReLU.pull, "R.real > 0", "dR.real > 0", "relu-full",
+    Mutant("softmax over the queries", Softmax.value, "W.sum(axis=-3, keepdims=True)",
+           "W.sum(axis=-2, keepdims=True)", "softmax-full", LOOPS, "07, eq. 7.2"),
+    Mutant("softmax without the largest score taken off", Softmax.value, "np.exp(R - heaviest)", "np.exp(R)",
+           "softmax-full", "softmax of large scores", "07, eq. 7.2"),
+    Mutant("ReLU mask on the wrong side", attention.ReLU.pull, "W.real > 0", "dW.real > 0", "relu-full",
            COMPLEX, "07, eq. 7.5"),
-    Mutant("ReLU of the embedding forgotten backward", MLP._through, "H * active", "H", "linear-block-mlp",
-           COMPLEX, "09, eq. 9.3"),
+    Mutant("ReLU of the embedding forgotten backward", MLP.backward, "_left(W2.T, dE) * active", "_left(W2.T, dE)",
+           "linear-block-mlp", COMPLEX, "09, eq. 9.3"),
     Mutant("gradient of an idle parameter", Separate.restrict, "dP[..., :self.width, :self.width]",
            "dP[..., :self.width, :self.width] + 1e-30", "linear-block", IDLE, "03, eq. 3.7"),
     # --- second derivatives ---
-    Mutant("Hessian without its residual part", objective.exact_hessian_vector_product,
-           "2 * residual / batch.size", "0 * residual", "linear-full", PRODUCT, "11, eq. 11.1"),
-    Mutant("tangent of G not symmetric", Gram.layer_tangent, "plus_transposed(half)", "2 * half",
+    Mutant("Hessian without its residual part", Objective.product,
+           "doutput = self.loss.gradient(output, target) / count", "doutput = 0 * self.loss.gradient(output, target)",
+           "linear-full", PRODUCT, "11, eq. 11.1"),
+    Mutant("tangent of G not symmetric", Gram.tangent, "_plus_transposed(half)", "2 * half",
            "linear-full", PRODUCT, "11, eq. 11.3"),
+    Mutant("tangent of the values forgotten", Tangent.tangent, 'tV + np.einsum("hde,...eib->...hdib", P, tZ)', "tV",
+           "softmax-full", PRODUCT, "11, eq. 11.7"),
     Mutant("curvature of W_q^T W_k forgotten", Separate.pullback_tangent,
            'if self.name == "separate" else (0,)', 'if self.name == "none" else (0, 0)', "linear-separate",
            PRODUCT, "08, eq. 8.3"),
+    Mutant("differences across kinks by default", products.chosen_method, 'return method or "exact"', "return method",
+           "relu-block", "H v, the default against exact", "11, eq. 11.9"),
+    Mutant("difference step 100 times too long", differences._balanced, "float(np.clip(", "100 * float(np.clip(", "softmax-full",
+           "H v, difference against exact", "11, eq. 11.10"),
     # --- the fast path ---
     Mutant("fast path: w's part of c's adjoint lost", Kernel._response_backward,
            "if layer < self.layers - 1:", "if False:", "linear-block", FAST, "06, eq. 6.7"),
@@ -128,10 +138,24 @@ MUTANTS = [
            "np.add(w[:, 0], 0, out=W[:, 0])", "linear-block", FAST, "06, eq. 6.3"),
     Mutant("fast path: adjoint of S not symmetrised", Kernel._matrix_backward, "E += np.swapaxes(X, 0, 1)",
            "E += X", "linear-block", FAST, "06, eq. 6.9"),
-    # --- precision, optimizers ---
-    Mutant("float64 identity in a float32 model", Mixing.matrix, "np.eye(len(G), dtype=G.dtype)",
+    Mutant("fast path: the rest of the batch dropped", Evaluator._chunks, "range(0, self.batch_size, self._chunk)",
+           "range(0, max(1, self.batch_size // self._chunk) * self._chunk, self._chunk)", "linear-block", FAST,
+           "06, eq. 6.2"),
+    Mutant("fast path: value of the last chunk only", Evaluator.value_and_gradient,
+           "value += float(residual @ residual)", "value = float(residual @ residual)", "linear-block", FAST,
+           "06, eq. 6.2"),
+    Mutant("fast path: a float64 kernel for float32", Evaluator._kernel, "size, self.dtype", 'size, "float64"',
+           "linear-block", FAST, "06, eq. 6.2"),
+    # --- precision, spectra, optimizers, prompts ---
+    Mutant("float64 identity in a float32 model", Gram.forward, "np.eye(len(G), dtype=G.dtype)",
            "np.eye(len(G))", "linear-full", FLOAT32, "05, eq. 5.1"),
-    Mutant("clipping per matrix", optimizers.clip, "(wide * (largest * factor)).astype(gradient.dtype)",
+    Mutant("residuals of Lanczos always 0", spectrum.lanczos, "np.linalg.norm(column - value * vector)",
+           "0 * np.linalg.norm(column - value * vector)", None, "residuals of Lanczos, eq. 12.4", "12, eq. 12.4"),
+    Mutant("query without the covariance factor", TokenSampler.draw, "self._Z[:d] = X",
+           "self._Z[:d] = X; self._Z[:d, -1] = normals[0][:, -1]", None, MOMENTS, "02, eq. 2.1"),
+    Mutant("query without the covariance factor, Gram draws", GramSampler._draw_wishart,
+           "_transform(covariate_factor, x)", "x", None, MOMENTS, "02, eq. 2.1"),
+    Mutant("clipping per matrix", optimizers.clip, CLIPPED,
            "np.concatenate([part * min(1.0, threshold / (np.sqrt(part @ part) + 1e-6))"
            " for part in np.split(gradient, 2)])", None, "joint clipping, eq. 10.9", "10, eq. 10.9"),
     Mutant("momentum with dampening", optimizers.SGD.update, "self.momentum * state.velocity + gradient",
@@ -139,9 +163,9 @@ MUTANTS = [
            "SGD with momentum, unrolled, eq. 10.2", "10, eq. 10.1"),
     Mutant("Adam's epsilon inside the root", optimizers.Adam.update,
            "np.sqrt(second / (1 - self.beta2**step)) + self.epsilon",
-           "np.sqrt(second / (1 - self.beta2**step) + self.epsilon)", None,
-           "Adam, weighted means, eq. 10.5", "10, eq. 10.5"),
+           "np.sqrt(second / (1 - self.beta2**step) + self.epsilon)", None, ADAM, "10, eq. 10.5"),
     Mutant("Adam's betas exchanged in the correction", optimizers.Adam.update,
-           "first / (1 - self.beta1**step)", "first / (1 - self.beta2**step)", None,
-           "Adam, weighted means, eq. 10.5", "10, eq. 10.5"),
+           "first / (1 - self.beta1**step)", "first / (1 - self.beta2**step)", None, ADAM, "10, eq. 10.5"),
+    Mutant("Adam's step counter stops at 6", optimizers.Adam.update, "step = state.step + 1",
+           "step = min(state.step + 1, 6)", None, ADAM, "10, eq. 10.4"),
 ]

@@ -157,7 +157,7 @@ def run_pytest(*paths):
 def test_a_wrong_sign_in_a_chapter_fails_with_file_line_and_both_values(tmp_path):
     shutil.copy(ROOT / "derivations" / "conftest.py", tmp_path)
     text = (ROOT / "derivations" / "04-backward-token.md").read_text()
-    right = "Zbar += P.T @ Vbar @ M + Q @ Z @ t(Rbar) + Q.T @ Z @ Rbar"
+    right = "Zbar += P.T @ Vbar @ M + U @ t(Rbar) + Q.T @ Z @ Rbar"
     assert text.count(right) == 1
     wrong = tmp_path / "04-backward-token.md"
     wrong.write_text(text.replace(right, right.replace("+ Q.T", "- Q.T")))

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import lintransformer as lt
 from lintransformer.diagnostics.conditioning import condition_numbers
 from lintransformer.diagnostics.hessian import hessian
-from lintransformer.diagnostics.products import METHODS, STACK_ENTRIES, hessian_vector_product
+from lintransformer.diagnostics.products import METHODS, hessian_vector_product
 from lintransformer.diagnostics.smoothness import directional_smoothness, path_smoothness
 from lintransformer.diagnostics.spectrum import WHICH, dense_spectrum, lanczos, spectral_density, tridiagonal
+from lintransformer.objective import STACK_ENTRIES
 from lintransformer.verification.reference import kink_distance
 
 SMOOTH = {name: row for name, row in MODELS.items() if row["attention"] != "relu" and not row["embedding"]}
@@ -41,7 +42,7 @@ def test_the_three_routes_agree(row):
 
 def beside_a_kink():
     """A model, theta and a batch with one hidden unit 1e-10 from its kink, and the direction that moves it across."""
-    model, theta, batch = case(MODELS["linear-gram-after-block-1-mlp6"])
+    model, theta, batch = case(MODELS["linear-block-mlp-gram"])
     parts = model.unpack(theta)
     parts["b1"][2] -= parts["W1"][2] @ batch.Z[0, :-1, 0] + parts["b1"][2] - 1e-10
     where = next(part for name, _, part, _ in model.named() if name == "b1")
@@ -133,7 +134,7 @@ def test_long_stacks_take_bounded_memory(options):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_shapes_dtypes_and_zero_vectors(method):
-    model, theta, batch = case(MODELS["linear-gram-after-block-1-plain"])
+    model, theta, batch = case(MODELS["linear-block-gram"])
     theta, batch = theta.astype(np.float32), batch.astype(np.float32)
     for v in (np.zeros(model.size), np.zeros((2, model.size)), np.zeros((0, model.size))):
         Hv = hessian_vector_product(model, theta, batch, v.astype(np.float32), method)
@@ -144,7 +145,7 @@ def test_shapes_dtypes_and_zero_vectors(method):
 
 
 def test_products_scale_exactly_with_the_length_of_v():
-    model, theta, batch = case(MODELS["linear-gram-after-block-1-plain"])
+    model, theta, batch = case(MODELS["linear-block-gram"])
     v = np.random.default_rng(0).standard_normal(model.size)
     for method in METHODS:
         Hv = hessian_vector_product(model, theta, batch, v, method)
@@ -232,7 +233,7 @@ def test_spectral_density_integrates_to_one_and_has_the_trace(trained):
 
 
 def _point():
-    return case(MODELS["linear-gram-after-block-1-plain"])
+    return case(MODELS["linear-block-gram"])
 
 
 def _with(array, value):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from mutants import MUTANTS, Mutant, planted
 
-from lintransformer import objective
-from lintransformer.verification.battery import CHECKS, run_checks
-from lintransformer.verification.models import MODELS
-from lintransformer.verification.optimizers import OPTIMIZER_CHECKS
+from lintransformer.losses import SquaredError
+from lintransformer.verification.battery import CHECKS, COMMON_CHECKS, run_checks
+from lintransformer.models.zoo import ZOO
+from lintransformer.verification.problems import problem
 
 DERIVATIONS = Path(__file__).parents[1] / "derivations"
 
@@ -17,10 +17,10 @@ DERIVATIONS = Path(__file__).parents[1] / "derivations"
 def failures(model_name):
     """The names of the failing checks of one row of the table, or of the optimizers."""
     if model_name is None:
-        rows = run_checks("optimizers", OPTIMIZER_CHECKS)
+        rows = [row for name, checks in COMMON_CHECKS for row in run_checks(name, checks)]
     else:
-        row, = (row for row in MODELS if row.name == model_name)
-        rows = run_checks(row.name, CHECKS, row.problem())
+        row, = (row for row in ZOO if row.name == model_name)
+        rows = run_checks(row.name, CHECKS, problem(row))
     return {row.check.name for row in rows if not row.check.passed}
 
 
@@ -44,8 +44,8 @@ def test_every_mutant_names_an_equation_of_a_chapter(mutant):
 
 
 def test_a_mutant_whose_pattern_is_gone_fails_loudly():
-    absent = Mutant("absent", objective.value, "no such source", "", "linear-block", "", "01, eq. 1.10")
-    with pytest.raises(AssertionError, match="stands 0 times in value"), planted(absent):
+    absent = Mutant("absent", SquaredError.value, "no such source", "", "linear-block", "", "01, eq. 1.10")
+    with pytest.raises(AssertionError, match="stands 0 times in SquaredError.value"), planted(absent):
         pass
 
 

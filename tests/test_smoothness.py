@@ -10,7 +10,7 @@ import lintransformer as lt
 from lintransformer.diagnostics.smoothness import (correlation_interval, directional_smoothness, fit_smoothness,
                                                    over_paths, path_smoothness, t_interval)
 
-ROW = MODELS["linear-gram-after-block-1-plain"]
+ROW = MODELS["linear-block-gram"]
 
 
 @pytest.fixture(scope="module")

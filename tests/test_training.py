@@ -149,7 +149,8 @@ def test_refusals(options, message):
 
 @pytest.mark.parametrize("wrong, message", [
     (lambda: lt.train(MODEL, DISTRIBUTION, "adam", steps=1), "optimizer must have init and update, .*, not 'adam'"),
-    (lambda: lt.train(MODEL, "gaussian", lt.Adam(0.1), steps=1), "distribution must be PromptDistribution, not str"),
+    (lambda: lt.train(MODEL, "gaussian", lt.Adam(0.1), steps=1),
+     r"distribution must have draw, as lt.PromptDistribution\(\) has, not 'gaussian'"),
     (lambda: run(evaluation=EVALUATION[0]), "evaluation must be list or tuple, not GramPrompts"),
     (lambda: run(evaluation=[EVALUATION[0]] * 2), "evaluation holds the same batch twice;.*"),
     (lambda: run(batch=np.zeros(3)), "batch must be Prompts or GramPrompts, not ndarray"),

@@ -12,14 +12,15 @@ from mutants import MUTANTS, planted
 import lintransformer as lt
 from lintransformer.checks import InputError
 from lintransformer.cli import main
+from lintransformer.layers.parametrization import PARTS
 from lintransformer.models.build import ATTENTIONS
-from lintransformer.models.parameters import PARTS
-from lintransformer.verification import (MODELS, Check, assert_close, assert_mean, check_duality,
+from lintransformer.models.zoo import ZOO
+from lintransformer.verification import (Check, assert_close, assert_mean, check_duality,
                                          check_exact_gradient, check_gradient, check_hessian, relative_error,
                                          run_battery, select_models, taylor_test)
 from lintransformer.verification.exact import divided_differences, rational
-from lintransformer.verification.models import KINK_DISTANCE
 from lintransformer.verification.population import isotropic_minimiser
+from lintransformer.verification.problems import KINK_DISTANCE, problem
 from lintransformer.verification.reference import kink_distance, relu_arguments
 
 THETA = np.linspace(-1.2, 0.9, 6)
@@ -127,11 +128,11 @@ def test_a_gradient_that_is_not_analytic_is_differenced():
 
 
 def test_duality_fails_where_forward_and_backward_disagree():
-    problem = select_models("linear-full")[0].problem()
-    assert check_duality(problem.model, problem.theta, problem.batch)
+    at = problem(select_models("linear-full")[0])
+    assert check_duality(at.model, at.theta, at.batch)
     mutant, = (mutant for mutant in MUTANTS if mutant.name == "missing transpose of P")
     with planted(mutant):
-        assert not check_duality(problem.model, problem.theta, problem.batch)
+        assert not check_duality(at.model, at.theta, at.batch)
 
 
 # --- exact arithmetic ---
@@ -198,12 +199,12 @@ def test_assertions_name_both_values():
 
 
 def test_the_table_of_models_has_every_combination():
-    names = [row.name for row in MODELS]
+    names = [row.name for row in ZOO]
     assert len(set(names)) == len(names) == 48
     found = {(row.options["attention"], row.options["parametrization"], row.options["heads"],
-              row.options["embedding"] is not None) for row in MODELS}
+              row.options["embedding"] is not None) for row in ZOO}
     assert found == set(product(ATTENTIONS, PARTS, (1, 2), (False, True)))
-    softmax = [row.options["mask"] for row in MODELS if row.options["attention"] == "softmax"]
+    softmax = [row.options["mask"] for row in ZOO if row.options["attention"] == "softmax"]
     assert softmax.count("before") == softmax.count("after") == 12
 
 
@@ -211,15 +212,15 @@ def test_every_check_passes_on_every_model():
     rows = run_battery()
     failed = [f"{row.model}: {row.check}" for row in rows if not row.check.passed]
     assert not failed
-    assert {row.model for row in rows} == {row.name for row in MODELS} | {"optimizers", "one layer"}
+    assert {row.model for row in rows} == {row.name for row in ZOO} | {"optimizers", "one layer", "spectra"}
     complex_steps = [row.check.error for row in rows if "complex" in row.check.name]
-    assert len(complex_steps) == 3 * len(MODELS) and max(complex_steps) < 1e-12
+    assert len(complex_steps) == 3 * len(ZOO) and max(complex_steps) < 1e-12
 
 
 @pytest.mark.parametrize("name", ["linear-block-heads2", "linear-separate-mlp", "relu-full-heads2",
                                   "softmax-separate-before"])
 def test_the_full_battery_is_exact_where_it_can_be(name):
-    row, = (row for row in MODELS if row.name == name)
+    row, = (row for row in ZOO if row.name == name)
     checks = {row.check.name: row.check for row in run_battery(name, full=True)}
     assert all(checks.values()), [str(check) for check in checks.values() if not check]
     exact = [check.error for check_name, check in checks.items() if check_name.startswith("exact")]
@@ -227,12 +228,12 @@ def test_the_full_battery_is_exact_where_it_can_be(name):
 
 
 def test_models_with_kinks_are_checked_away_from_them():
-    for row in MODELS:
+    for row in ZOO:
         if row.has_kinks:
-            problem = row.problem()
-            assert kink_distance(problem.model, problem.theta, problem.batch) > KINK_DISTANCE
-            assert len(relu_arguments(problem.model, problem.theta, problem.batch)) > 20
-    smooth = select_models("linear-block")[0].problem()
+            point = problem(row)
+            assert kink_distance(point.model, point.theta, point.batch) > KINK_DISTANCE
+            assert len(relu_arguments(point.model, point.theta, point.batch)) > 20
+    smooth = problem(select_models("linear-block")[0])
     assert kink_distance(smooth.model, smooth.theta, smooth.batch) == np.inf
 
 
@@ -240,7 +241,7 @@ def test_models_are_selected_by_words():
     assert [row.name for row in select_models("before-heads2-full")] == ["softmax-full-heads2-before",
                                                                          "softmax-full-heads2-mlp-before"]
     assert [row.name for row in select_models("linear-full")] == ["linear-full"]  # a name in full is itself
-    assert select_models() == MODELS
+    assert select_models() == ZOO
     for name in ("quadratic", "linear-before"):
         with pytest.raises(InputError, match="softmax"):
             select_models(name)

@@ -23,6 +23,7 @@ returned as they are: they say that the number means little there.
 import numpy as np
 
 from lintransformer.checks import InputError, check_choice, real_array, shown
+from lintransformer.objective import reaching
 
 # name -> (what it is made of, whether of magnitudes, whether only of what reaches the prediction)
 MEANINGS = {
@@ -71,7 +72,7 @@ def condition_numbers(model, theta, batch, method=None):
     from lintransformer.diagnostics.products import chosen_method, finite_point
     from lintransformer.diagnostics.spectrum import dense_spectrum
     dense = HessianOperator(model, *finite_point(model, theta, batch), chosen_method(model, method)).to_dense()
-    diagonal, eigenvalues, reaches = np.diag(dense), dense_spectrum(dense), model.reaches_prediction()
+    diagonal, eigenvalues, reaches = np.diag(dense), dense_spectrum(dense), reaching(model)
     return {meaning: float(robust_condition_number(diagonal, eigenvalues, reaches, meaning))
             for meaning in MEANINGS}
 

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from lintransformer.diagnostics.products import (chosen_method, finite_point, hessian_vector_product,
                                                  make_product)
+from lintransformer.objective import reaching
 
 __all__ = ["HessianOperator", "hessian", "hessian_vector_product"]
 
@@ -20,9 +21,9 @@ def hessian(model, theta, batch, method=None):
 
     Parameters
     ----------
-    model : `Transformer`
+    model : an objective, anything with `size` and `value_and_gradient(theta, batch)`
     theta : array (p,); float32 is computed with in float64
-    batch : `Prompts` or `GramPrompts`
+    batch : what the model reads
     method : how products are computed: None, or one of `lintransformer.diagnostics.products.METHODS`. None takes
         "exact" for models with kinks or where differences are not right to about 1e-7, else "difference"
 
@@ -98,8 +99,7 @@ class HessianOperator(LinearOperator):
         return diagonal
 
     def _reaching(self):
-        reaches = getattr(self.model, "reaches_prediction", None)            # optional: all entries where it is not known
-        return np.flatnonzero(reaches()) if reaches else np.arange(self.shape[0])
+        return np.flatnonzero(reaching(self.model))
 
     def _units(self, index):
         units = np.zeros((self.shape[0], len(index)))

@@ -20,7 +20,9 @@ import numpy as np
 
 from lintransformer.checks import InputError, check_finite_positive, check_positive_integer
 from lintransformer.diagnostics.products import finite
+from lintransformer.objective import check_objective, check_theta
 from lintransformer.random import stream
+from lintransformer.training import sampler_of
 from lintransformer.workspace import Workspace
 
 BLOCK = 200            # errors kept at a time
@@ -40,9 +42,9 @@ def gradient_noise(model, theta, distribution, draws=10_000, batch_size=1000, re
 
     Parameters
     ----------
-    model : `Transformer`
+    model : an objective, anything with `size` and `value_and_gradient(theta, batch)`
     theta : array (p,): the initialisation, or any recorded point
-    distribution : `PromptDistribution`
+    distribution : the source: `PromptDistribution`, or anything with `draw(rng, size, dtype)`
     draws : int, batches drawn; 10,000 in the authors' code
     batch_size : int, B
     reference : int, batches in the large one (accumulated one by one, in float64)
@@ -54,11 +56,11 @@ def gradient_noise(model, theta, distribution, draws=10_000, batch_size=1000, re
     ------
     InputError : theta or a gradient is not finite (a diverged point); a value out of range.
     """
-    theta = finite("theta", np.asarray(model.check_theta(theta), dtype=dtype), " (a diverged point)")
+    theta = finite("theta", np.asarray(check_theta(check_objective(model), theta), dtype=dtype), " (a diverged point)")
     check_positive_integer("draws", draws)
     check_positive_integer("reference", reference)
     workspace = Workspace(model, batch_size, dtype)
-    sampler = distribution.sampler(batch_size, dtype, "tokens" if model.needs_tokens else "gram")
+    sampler = sampler_of(distribution, model, batch_size, dtype)
     total = reference + draws
 
     def gradients(count, purpose, before):

@@ -8,9 +8,11 @@ shape of v. All in float64, whatever the dtype of theta, of v and of the batch.
     difference   (g(theta + h u) - g(theta - h u)) / 2h, u = v / ||v||: two gradients, fastest; h by
                  `lintransformer/diagnostics/differences.py`. Wrong where a ReLU's kink lies between the two
     complex      Im g(theta + i h u) / h: no cancellation, hence h = 1e-20
-    exact        tangents of the forward and the backward pass, by hand (lintransformer/objective.py)
-    None         exact for models with kinks (`model.has_kinks`), and wherever the measured error of the difference
-                 is not small; difference otherwise
+    exact        the objective's own `product`: tangents of the forward and the backward pass, by hand
+                 (lintransformer/objective.py)
+    None         what is right: difference for smooth objectives that offer `product`, and exact wherever the measured
+                 error of the difference is not small, or there are kinks (`has_kinks`). Of an objective without
+                 `product`: complex where its gradient is analytic, else difference
 
 v is first scaled by a power of two, so that H v is right whatever the length of v.
 """
@@ -19,18 +21,18 @@ import warnings
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_abilities, check_choice, finite, real_array
+from lintransformer.checks import InputError, check_choice, finite, real_array
 from lintransformer.diagnostics.differences import difference_step
-from lintransformer.objective import exact_hessian_vector_product, gradient
-from lintransformer.prompts import GramPrompts, Prompts
+from lintransformer.objective import check_objective, check_theta, exact_hessian_vector_product, gradient
+from lintransformer.prompts import arrays_of
 from lintransformer.random import stream
 from lintransformer.workspace import Workspace
 
 COMPLEX_STEP = 1e-20
-STACK_ENTRIES = 2_000_000           # exact route: entries of the largest array of a stack of directions (16 MB)
 ERROR_OF_DEFAULT = 1e-8             # above it, by estimate, the default takes the exact route (our choice)
 NO_HESSIAN = 1e-3                   # a product that changes by more when theta is rounded otherwise is refused
 PROBED_PROMPTS = 64                 # the largest prompts, on which that is tried
+ANALYTIC_STEP, ANALYTIC = 1e-5, 1e-5    # a complex step is believed if a difference at this step agrees to this share
 
 
 def hessian_vector_product(model, theta, batch, v, method=None):
@@ -38,13 +40,14 @@ def hessian_vector_product(model, theta, batch, v, method=None):
 
     Parameters
     ----------
-    model : `Transformer`
+    model : an objective, anything with `size` and `value_and_gradient(theta, batch)`
     theta : array (p,)
-    batch : `Prompts` or `GramPrompts`
+    batch : what the model reads
     v : array (p,) or (K, p), of any length
     method : None, or one of `METHODS`: "difference" (central differences of the gradient), "complex", "exact".
         None takes "exact" for models with kinks or where differences are not right to about 1e-7, else
-        "difference", of which about 10 gradients go into the choice of its step
+        "difference", of which about 10 gradients go into the choice of its step; "complex" in place of "exact" for
+        a model that offers no `product`
 
     Returns
     -------
@@ -68,12 +71,22 @@ def chosen_method(model, method):
     """`method` checked; "exact" in place of None for models with kinks; a warning for differences across them."""
     if method is not None:
         check_choice("method", method, METHODS)
+    if method == "exact" and not has_product(model):
+        raise InputError("method 'exact' needs a model with product(theta, batch, v), hand tangents in every layer; "
+                         "allowed: difference, complex")
+    if method is None and not has_product(model) and getattr(model, "has_kinks", False):
+        return "complex"
     if not getattr(model, "has_kinks", False):
         return method
     if method == "difference":
         warnings.warn("differences of gradients across a model's kinks can be wrong by factors: method=\"exact\" (the "
                       "default for this model) and method=\"complex\" are not", UserWarning, stacklevel=3)
     return method or "exact"
+
+
+def has_product(model):
+    """Whether an objective offers products of its own; one made of layers knows whether all of these have tangents."""
+    return getattr(model, "has_product", hasattr(model, "product"))
 
 
 class Product:
@@ -104,11 +117,13 @@ def make_product(model, theta, batch, method=None, workspace=None, step=None):
 
     `method` is what `chosen_method` returned; a workspace and a `Step` of differences may be brought along.
     """
+    if method is None and not has_product(model) and _is_analytic(model, theta, batch):
+        method = "complex"
     if method in (None, "difference"):
-        workspace = workspace or Workspace(model, batch.size, "float64")
+        workspace = workspace or Workspace(model, getattr(batch, "size", 1), "float64")
         with np.errstate(all="ignore"):
             step = step or difference_step(lambda point: workspace.value_and_gradient(point, batch), theta)
-        if method is None and step.error > ERROR_OF_DEFAULT and hasattr(model, "forward_tangent"):
+        if method is None and step.error > ERROR_OF_DEFAULT and has_product(model):
             method = "exact"
         elif step.error > NO_HESSIAN and not getattr(model, "has_kinks", False):
             raise InputError("the Hessian at theta cannot be had by differences: no step gives three digits (f "
@@ -141,11 +156,8 @@ def _complex(model, theta, batch):
 
 
 def _exact(model, theta, batch):
-    together = max(1, STACK_ENTRIES // (batch.size * _largest(model, batch)))
-
     def product_at(theta, batch, v):
-        parts = (v[start:start + together] for start in range(0, len(v), together))
-        return np.concatenate([exact_hessian_vector_product(model, theta, batch, part) for part in parts])
+        return exact_hessian_vector_product(model, theta, batch, v)
 
     _refuse_rounding(product_at, theta, batch)
     return lambda v: product_at(theta, batch, v)
@@ -155,11 +167,21 @@ WITHOUT_DIFFERENCES = {"complex": _complex, "exact": _exact}
 METHODS = ("difference", *WITHOUT_DIFFERENCES)
 
 
-def _largest(model, batch):
-    """Entries a prompt of the largest array that a tangent makes."""
-    D, N = model.dimension + 1, batch.context_length + 1
-    hidden = model.embedding.hidden if model.embedding else 0
-    return max(D * D, N * max(hidden, D, N if model.form_name == "token" else 0) if model.needs_tokens else 0)
+def _is_analytic(model, theta, batch):
+    """Whether complex steps of an unknown gradient are its derivatives, along one direction; else differences serve."""
+    v = stream(0, "probe").standard_normal(len(theta))
+    v = v / np.linalg.norm(v) * max(1.0, np.abs(theta).max() / 10)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        try:
+            shifted = np.asarray(gradient(model, theta + 1j * COMPLEX_STEP * v, batch))
+        except Exception:                                                    # whatever their code makes of complex numbers
+            return False
+        ahead, behind = (gradient(model, theta + s * ANALYTIC_STEP * v, batch) for s in (1, -1))
+    by_difference, by_step = (ahead - behind) / (2 * ANALYTIC_STEP), shifted.imag / COMPLEX_STEP
+    return shifted.dtype.kind == "c" and \
+        np.abs(by_difference - by_step).max() <= ANALYTIC * (np.abs(by_step).max() + np.abs(ahead).max())
 
 
 def _refuse_rounding(product_at, theta, batch):
@@ -168,8 +190,11 @@ def _refuse_rounding(product_at, theta, batch):
     Softmax scores of 10^16 and more are differences of numbers whose last digit is worth more than 1: the weights,
     and with them H, are then what rounding makes of them. Tried on the prompts with the largest entries.
     """
-    size = np.max(np.abs(batch.Z if hasattr(batch, "Z") else batch.G), axis=(1, 2))
-    prompts = batch.take(np.sort(np.argsort(-size, kind="stable")[:PROBED_PROMPTS]))
+    prompts = batch
+    if hasattr(batch, "take"):
+        size = np.max([np.abs(array.reshape(len(array), -1)).max(axis=1) for _, array in arrays_of(batch)
+                       if array.dtype.kind == "f"] or [np.zeros(batch.size)], axis=0)
+        prompts = batch.take(np.sort(np.argsort(-size, kind="stable")[:PROBED_PROMPTS]))
     rng = stream(0, "probe")
     v, sides = rng.standard_normal((1, len(theta))), rng.integers(0, 2, len(theta))
     with np.errstate(all="ignore"):
@@ -189,19 +214,15 @@ def _normalised(v):
 
 def finite_point(model, theta, batch):
     """theta and the batch in float64, or an `InputError` if they do not fit, are not real or not finite."""
-    check_abilities("model", model, ("size", "check_theta", "forward"), "lt.build_model()")
-    theta = finite("theta", real_array("theta", model.check_theta(theta)), " (a diverged point)")
-    return theta, finite_batch(model, batch, theta)
+    theta = finite("theta", real_array("theta", check_theta(check_objective(model), theta)), " (a diverged point)")
+    return theta, finite_batch(model, batch)
 
 
-def finite_batch(model, batch, theta=None):
+def finite_batch(model, batch):
     """The batch in float64, owning its arrays; an `InputError` if it is not finite, or does not fit the model."""
-    if not isinstance(batch, (Prompts, GramPrompts)):
-        raise InputError(f"batch must be Prompts or GramPrompts, not {type(batch).__name__}")
-    for name in ("Z", "G", "z", "target"):
-        if hasattr(batch, name):
-            finite(f"batch.{name}", real_array(f"batch.{name}", getattr(batch, name)))
-    batch = batch.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):                       # refuses what does not fit
-        model.forward(np.zeros(model.size) if theta is None else theta, batch.take(slice(0, 1)))
-    return batch
+    if hasattr(model, "check_batch"):
+        model.check_batch(batch)
+    for name, array in arrays_of(batch):
+        if array.dtype.kind not in "iub":
+            finite(name, real_array(name, array))
+    return batch.astype(np.float64) if hasattr(batch, "astype") else batch

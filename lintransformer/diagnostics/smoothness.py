@@ -15,6 +15,7 @@ import numpy as np
 from lintransformer.checks import (InputError, check_abilities, check_callable, check_level, check_positive_integer,
                                    real_array)
 from lintransformer.diagnostics.products import chosen_method, finite_batch, finite_point, make_product
+from lintransformer.objective import check_objective
 from lintransformer.workspace import Workspace
 
 FISHER_MOST = np.arctanh(1 - 1e-12)           # a correlation of exactly 1 has no finite artanh
@@ -41,9 +42,9 @@ def directional_smoothness(model, theta, theta_next, batch, method=None):
 
     Parameters
     ----------
-    model : `Transformer`
+    model : an objective, anything with `size` and `value_and_gradient(theta, batch)`
     theta, theta_next : arrays (p,)
-    batch : `Prompts` or `GramPrompts`
+    batch : what the model reads
     method : of the Hessian-vector product, as in `hessian_vector_product`: exact where there are kinks by default
 
     Raises
@@ -76,13 +77,13 @@ def path_smoothness(model, path, batch, method=None, stride=1, progress=None):
     ------
     InputError : a path that does not fit the model or is not real, a batch that is not finite, an unknown method.
     """
-    check_abilities("model", model, ("size", "check_theta", "forward"), "lt.build_model()")
+    check_objective(model)
     path = real_array("path", path)
     if path.ndim != 2 or len(path) < 2 or path.shape[1] != model.size:
         raise InputError(f"path must have shape (T + 1, {model.size}) with T at least 1, not {path.shape}")
     method, batch = chosen_method(model, method), finite_batch(model, batch)
     check_callable("progress", progress)
-    workspace = Workspace(model, batch.size, "float64")
+    workspace = Workspace(model, getattr(batch, "size", 1), "float64")
     steps = range(0, len(path) - 1, check_positive_integer("stride", stride))
     measured, known = np.full((4, len(steps)), np.nan), None
     for i, t in enumerate(steps):

@@ -11,14 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from lintransformer.checks import InputError, check_dtype, check_generator
+from lintransformer.kernels.evaluator import BlockGramEvaluator
 from lintransformer.layers.compose import Chain
 from lintransformer.layers.embedding import MEANING as EMBEDDING_MEANING
 from lintransformer.layers.gram import Gram, ToGram
 from lintransformer.layers.parametrization import PARTS
 from lintransformer.layers.readout import ReadGram, ReadTokens
 from lintransformer.losses import SquaredError
-from lintransformer.objective import Objective
-from lintransformer.prompts import GramPrompts, Prompts
+from lintransformer.objective import Objective, check_theta
 
 MEANING = {
     "P": "value projection P (eq. 7)",
@@ -113,7 +113,7 @@ class Transformer(Objective):
 
     def unpack(self, theta):
         """The parts of theta by name, as views: {"P[0,0]": (m, m), ...}."""
-        theta = self.check_theta(theta)
+        theta = check_theta(self, theta)
         return {name: theta[part].reshape(shape) for name, shape, part, _ in self.named()}
 
     def describe(self):
@@ -126,6 +126,12 @@ class Transformer(Objective):
         title = (f"{self.layers} layers of {self.attention} attention ({self.form_name} form), {self.heads} head(s), "
                  f"d = {self.dimension}, {self.parametrization.name} parametrization: p = {self.size}")
         return "\n".join([title, *lines])
+
+    def evaluator(self, batch_size, dtype, chunk=None):
+        """The fast path (chapter 6), or None where there is none."""
+        if self.needs_tokens or self.parametrization.name == "full":
+            return None
+        return BlockGramEvaluator(self.layers, self.parametrization, batch_size, dtype, chunk)
 
     def reaches_prediction(self):
         """Which entries of theta can change the prediction (p,), by structure.
@@ -145,9 +151,9 @@ class Transformer(Objective):
 
     def check_batch(self, batch):
         """Raise `InputError` unless the batch fits the model."""
-        if not isinstance(batch, (Prompts, GramPrompts)):
+        if not hasattr(batch, "gram"):
             raise InputError(f"batch must be Prompts or GramPrompts, not {type(batch).__name__}")
-        if self.needs_tokens and not isinstance(batch, Prompts):
+        if self.needs_tokens and not hasattr(batch, "Z"):
             what = "an embedding" if self.embedding is not None else f"the {self.form_name} form of attention"
             raise InputError(f"batch holds Gram statistics (GramPrompts), but {what} reads tokens: give Prompts")
         if batch.dimension != self.dimension:

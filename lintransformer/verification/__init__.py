@@ -7,7 +7,8 @@
     check_optimizer(optimizer, "adam")            the iterates of a reference, step by step
     check_exact_gradient(f, gradient, theta, degree=...)    equality, in rational arithmetic
     strategies                                    hypothesis strategies for generic data
-    MODELS, run_battery                           every model of this package, every check
+    verify(objective, source)                     every generic check on a model of your own
+    run_battery                                   every model of this package, every check
 
 All but the last line work on functions that know nothing of this package, and need NumPy alone.
 """
@@ -20,17 +21,21 @@ from lintransformer.verification.optimizers import check_optimizer
 from lintransformer.verification.results import Check, assert_close, assert_mean, relative_error
 from lintransformer.verification.taylor import taylor_test
 
-_LATER = {"MODELS": "models", "select_models": "models", "Row": "battery", "run_battery": "battery"}
+_LATER = ("run_battery", "select_models", "strategies", "verify")
 
 
 def __getattr__(name):
     """Load what needs SciPy or hypothesis when it is first asked for."""
-    if name == "strategies":
-        return import_module("lintransformer.verification.strategies")
     if name not in _LATER:
         raise AttributeError(f"module 'lintransformer.verification' has no attribute {name!r}")
-    return getattr(import_module(f"lintransformer.verification.{_LATER[name]}"), name)
+    if name == "strategies":
+        return import_module(f"{__name__}.{name}")
+    if name == "verify":
+        from lintransformer.verification.objectives import verify
+        return verify
+    from lintransformer.verification import battery
+    return getattr(battery, name)
 
 
 def __dir__():
-    return sorted([*globals(), *_LATER, "strategies"])
+    return sorted([*globals(), *_LATER])
