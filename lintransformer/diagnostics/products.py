@@ -31,6 +31,7 @@ STACK_ENTRIES = 2_000_000           # exact route: entries of the largest array 
 ERROR_OF_DEFAULT = 1e-8             # above it, by estimate, the default takes the exact route (our choice)
 NO_HESSIAN = 1e-3                   # a product that changes by more when theta is rounded otherwise is refused
 PROBED_PROMPTS = 64                 # the largest prompts, on which that is tried
+DECIDED_BY_ROUNDING = "the Hessian at theta does not exist in floating point: rounding decides it (a diverged point)"
 
 
 def hessian_vector_product(model, theta, batch, v, method=None):
@@ -112,7 +113,7 @@ def make_product(model, theta, batch, method=None, workspace=None, step=None):
             method = "exact"
         elif step.error > NO_HESSIAN and not getattr(model, "has_kinks", False):
             raise InputError("the Hessian at theta cannot be had by differences: no step gives three digits (f "
-                             "overflows, or rounding decides; a diverged point)")
+                             "overflows, or rounding decides it; a diverged point)")
         else:
             return Product(model, "difference", _difference(theta, batch, workspace, step.h), step)
     return Product(model, method, WITHOUT_DIFFERENCES[method](model, theta, batch), step)
@@ -136,7 +137,7 @@ def _complex(model, theta, batch):
         shifted = (gradient(model, theta + 1j * COMPLEX_STEP * u, batch) for u in unit)
         return np.stack([g.imag for g in shifted]) * (norm / COMPLEX_STEP)
 
-    _refuse_rounding(product_at, theta, batch)
+    _refuse_rounding(product_at, theta, _largest_prompts(batch))
     return lambda v: product_at(theta, batch, v)
 
 
@@ -147,7 +148,7 @@ def _exact(model, theta, batch):
         parts = (v[start:start + together] for start in range(0, len(v), together))
         return np.concatenate([exact_hessian_vector_product(model, theta, batch, part) for part in parts])
 
-    _refuse_rounding(product_at, theta, batch)
+    _refuse_rounding(product_at, theta, _largest_prompts(batch))
     return lambda v: product_at(theta, batch, v)
 
 
@@ -162,23 +163,29 @@ def _largest(model, batch):
     return max(D * D, N * max(hidden, D, N if model.form_name == "token" else 0) if model.needs_tokens else 0)
 
 
-def _refuse_rounding(product_at, theta, batch):
-    """Refuse a theta whose neighbour, one rounding away in every entry, has another Hessian.
-
-    Softmax scores of 10^16 and more are differences of numbers whose last digit is worth more than 1: the weights,
-    and with them H, are then what rounding makes of them. Tried on the prompts with the largest entries.
-    """
-    size = np.max(np.abs(batch.Z if hasattr(batch, "Z") else batch.G), axis=(1, 2))
-    prompts = batch.take(np.sort(np.argsort(-size, kind="stable")[:PROBED_PROMPTS]))
+def _refuse_rounding(product_at, theta, prompts):
+    """Refuse a theta whose neighbour, one rounding away in every entry, has another Hessian, or whose H has no
+    symmetry left: three products tell."""
     rng = stream(0, "probe")
-    v, sides = rng.standard_normal((1, len(theta))), rng.integers(0, 2, len(theta))
+    V, sides = rng.standard_normal((3, len(theta))), rng.integers(0, 2, len(theta))
     with np.errstate(all="ignore"):
-        here = product_at(theta, prompts, v)
-        there = product_at(theta * np.where(sides, 1 + 4e-16, 1 - 4e-16), prompts, v)
-        change = np.abs(here - there).max()
-    if np.isfinite(change) and change > NO_HESSIAN * np.abs(here).max():     # what overflows is refused by name
-        raise InputError("the Hessian at theta does not exist in floating point: theta's last digit changes it (a "
-                         "diverged point)")
+        here = product_at(theta, prompts, V)
+        there = product_at(theta * np.where(sides, 1 + 4e-16, 1 - 4e-16), prompts, V)
+        if not (np.isfinite(here).all() and np.isfinite(there).all()):       # refused by name, by `Product`
+            return
+        size = np.abs(here).max(axis=1, keepdims=True)
+        change = np.abs((there - here) / np.where(size == 0, 1, size)).max()
+        pairs = V @ (here / (size.max() or 1)).T                             # <v_i, H v_j>
+    if change > NO_HESSIAN or np.abs(pairs - pairs.T).max() > NO_HESSIAN * len(theta):
+        raise InputError(DECIDED_BY_ROUNDING)
+
+
+def _largest_prompts(batch):
+    """Those with the largest entries, where something overflows or is lost first."""
+    if batch.size <= PROBED_PROMPTS:
+        return batch
+    size = np.max(np.abs(batch.Z if hasattr(batch, "Z") else batch.G), axis=(1, 2))
+    return batch.take(np.sort(np.argsort(-size, kind="stable")[:PROBED_PROMPTS]))
 
 
 def _normalised(v):
@@ -188,20 +195,25 @@ def _normalised(v):
 
 
 def finite_point(model, theta, batch):
-    """theta and the batch in float64, or an `InputError` if they do not fit, are not real or not finite."""
+    """theta and the batch in float64, or an `InputError` if they do not fit, are not real or not finite.
+
+    Also if softmax scores are so large that rounding decides the weights: no derivative there means anything.
+    """
     check_abilities("model", model, ("size", "check_theta", "forward"), "lt.build_model()")
     theta = finite("theta", real_array("theta", model.check_theta(theta)), " (a diverged point)")
-    return theta, finite_batch(model, batch, theta)
+    batch = finite_batch(batch)
+    with np.errstate(all="ignore"):
+        prediction, cache = model.forward(theta, _largest_prompts(batch))    # refuses what does not fit
+        if np.isfinite(prediction).all() and hasattr(model, "resolved") and not model.resolved(cache):
+            raise InputError(DECIDED_BY_ROUNDING)
+    return theta, batch
 
 
-def finite_batch(model, batch, theta=None):
-    """The batch in float64, owning its arrays; an `InputError` if it is not finite, or does not fit the model."""
+def finite_batch(batch):
+    """The batch in float64, owning its arrays, or an `InputError` if it is not finite."""
     if not isinstance(batch, (Prompts, GramPrompts)):
         raise InputError(f"batch must be Prompts or GramPrompts, not {type(batch).__name__}")
     for name in ("Z", "G", "z", "target"):
         if hasattr(batch, name):
             finite(f"batch.{name}", real_array(f"batch.{name}", getattr(batch, name)))
-    batch = batch.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):                       # refuses what does not fit
-        model.forward(np.zeros(model.size) if theta is None else theta, batch.take(slice(0, 1)))
-    return batch
+    return batch.astype(np.float64)

@@ -52,6 +52,17 @@ class Softmax:
 
     polynomial = False
 
+    def resolved(self, S):
+        """Whether the real scores S are known well enough for weights: to 1e-3, or so that one key takes all.
+
+        Beyond 10^13 a score's rounding is worth more, and what two keys of nearly equal score share is chance.
+        """
+        rounding = 100 * np.finfo(S.dtype).eps * np.abs(S).max(axis=-3)      # 100: the tokens are rounded as well
+        if S.shape[-3] == 1:
+            return True
+        second, first = np.moveaxis(np.partition(S, -2, axis=-3)[..., -2:, :, :], -3, 0)
+        return bool(np.all((rounding < 1e-3) | (first - second > rounding)))
+
     def value(self, S):
         shift = S.max(axis=-3, keepdims=True) if S.dtype.kind != "c" else _heaviest(S)   # a constant: it cancels in R
         weights = np.exp(S - shift)
@@ -68,6 +79,9 @@ class Softmax:
 
 class ContextSoftmax(Softmax):
     """The softmax over the n context keys only; the query token, as a key, has weight 0."""
+
+    def resolved(self, S):
+        return super().resolved(S[..., :-1, :, :])
 
     def value(self, S):
         context = super().value(S[..., :-1, :, :])

@@ -86,6 +86,12 @@ class TokenAttention(TokenState):
             heads.append(_Head(P_h, Q_h, U, QZ, R))
         return Z + update / n, (Z, heads, n)
 
+    def resolved(self, cache):
+        """Whether the scores of a layer are known well enough for its weights; only a softmax can say no."""
+        Z, heads, _ = cache
+        resolved = getattr(self.activation, "resolved", None)
+        return resolved is None or all(resolved(scores(Z, head.QZ)) for head in heads)
+
     def layer_backward(self, cache, dZ_next):
         Z, heads, n = cache
         dH = dZ_next / n                                                     # adjoint of every head's output

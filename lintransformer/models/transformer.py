@@ -126,6 +126,11 @@ class Transformer:
             caches.append(cache)
         return self.form.read(state), Cache(theta, tokens, embedding_cache, start, caches, state)
 
+    def resolved(self, cache):
+        """Whether rounding leaves the attention weights of a forward pass any digits (real numbers only)."""
+        resolved = getattr(self.form, "resolved", None)
+        return resolved is None or all(resolved(layer) for layer in cache.layers)
+
     def backward(self, cache, dprediction):
         """The gradient (p,) of <dprediction, prediction>, for dprediction (B,)."""
         return self._backward(cache, dprediction)[0]
