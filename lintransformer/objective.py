@@ -91,6 +91,10 @@ class Objective:
         """The derivative of `backward` along v, when doutput moves along tdoutput (a leading axis K allowed)."""
         return self.join(self.model.backward_tangent(cache, tcache, doutput, tdoutput)[2])
 
+    def resolved(self, cache):
+        """Whether rounding leaves a forward pass any digits, as far as the layers tell (real numbers only)."""
+        return self.model.resolved(cache) if hasattr(self.model, "resolved") else True
+
     def losses(self, theta, batch):
         """One number an example (or token)."""
         return self.loss.value(self.forward(theta, batch)[0], self.read(batch)[1])

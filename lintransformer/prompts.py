@@ -26,6 +26,8 @@ ROUNDING = 1e3          # units in the last place that a G computed elsewhere ma
 class _Batch:
     """What both kinds of prompts have in common: fields are arrays along the batch, and perhaps n."""
 
+    _borrowed = False
+
     @classmethod
     def _trusted(cls, *values, borrowed=False):
         """A batch of arrays that are known to fit and that nobody else keeps: no checks, no copies.
@@ -109,7 +111,7 @@ class Prompts(_Batch):
     target: np.ndarray
 
     def __post_init__(self):
-        keep(self, Z=_owned("Z", self.Z), target=_owned("target", self.target), _borrowed=False)
+        keep(self, Z=_owned("Z", self.Z), target=_owned("target", self.target))
         if self.Z.ndim != 3 or min(self.Z.shape) < 1 or min(self.Z.shape[1:]) < 2:
             raise InputError(f"Z must have shape (B, d+1, n+1) with B, d, n at least 1, not {self.Z.shape}")
         _check_shape("target", self.target, (len(self.Z),))
@@ -167,7 +169,7 @@ class GramPrompts(_Batch):
 
     def __post_init__(self):
         keep(self, G=_owned("G", self.G), z=_owned("z", self.z), target=_owned("target", self.target),
-             context_length=check_positive_integer("context_length", self.context_length), _borrowed=False)
+             context_length=check_positive_integer("context_length", self.context_length))
         if self.G.ndim != 3 or self.G.shape[1] != self.G.shape[2] or self.G.shape[1] < 2 or len(self.G) < 1:
             raise InputError(f"G must have shape (B, d+1, d+1) with B, d at least 1, not {self.G.shape}")
         _check_shape("z", self.z, self.G.shape[:2])

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_finite_positive, check_positive_integer
-from lintransformer.diagnostics.products import finite
+from lintransformer.checks import (InputError, check_callable, check_dtype, check_level,
+                                   check_positive_integer, finite, real_array, shown)
 from lintransformer.objective import check_objective, check_theta
 from lintransformer.random import stream
 from lintransformer.training import sampler_of
@@ -54,11 +54,16 @@ def gradient_noise(model, theta, distribution, draws=10_000, batch_size=1000, re
 
     Raises
     ------
-    InputError : theta or a gradient is not finite (a diverged point); a value out of range.
+    InputError : theta or a gradient is not finite (a diverged point), or so large that squares of errors overflow;
+        a value out of range; theta is complex.
     """
-    theta = finite("theta", np.asarray(check_theta(check_objective(model), theta), dtype=dtype), " (a diverged point)")
+    theta = check_theta(check_objective(model), theta)
+    theta, dtype = finite("theta", real_array("theta", theta), " (a diverged point)"), check_dtype(dtype)
+    with np.errstate(over="ignore"):
+        theta = finite(f"theta in {dtype}", theta.astype(dtype))
     check_positive_integer("draws", draws)
     check_positive_integer("reference", reference)
+    check_callable("progress", progress)
     workspace = Workspace(model, batch_size, dtype)
     sampler = sampler_of(distribution, model, batch_size, dtype)
     total = reference + draws
@@ -78,7 +83,8 @@ def gradient_noise(model, theta, distribution, draws=10_000, batch_size=1000, re
         errors.append(finite("the gradient", g, " (f overflows at theta)") - mean)
         if len(errors) == BLOCK or len(norms) + len(errors) == draws:
             block = np.array(errors)
-            second += block.T @ block / draws
+            with np.errstate(over="ignore", invalid="ignore"):
+                second += finite("the covariance of the noise", block.T @ block / draws, " (it overflows float64)")
             norms.extend(np.linalg.norm(block, axis=1))
             errors.clear()
     return Noise(np.array(norms), mean, np.clip(np.linalg.eigvalsh(second), 0, None))
@@ -86,18 +92,41 @@ def gradient_noise(model, theta, distribution, draws=10_000, batch_size=1000, re
 
 def gaussian_norms(spectrum, draws=10_000, seed=1):
     """Norms (draws,) of Gaussian errors whose covariance has the eigenvalues `spectrum` (p,): eq. 15.2."""
-    spectrum = finite("spectrum", np.asarray(spectrum, dtype=np.float64))
-    rng, parts = stream(seed, "probe"), []
+    (spectrum, exponent), rng, parts = _scaled(_spectrum(spectrum)), stream(seed, "probe"), []
+    if exponent % 2:
+        spectrum, exponent = 2 * spectrum, exponent - 1                      # a root of the power of two
     for start in range(0, check_positive_integer("draws", draws), BLOCK):
         normal = rng.standard_normal((min(BLOCK, draws - start), len(spectrum)))
-        parts.append(np.sqrt(normal**2 @ spectrum))
+        parts.append(np.ldexp(np.sqrt(normal**2 @ spectrum), exponent // 2))
     return np.concatenate(parts)
 
 
 def effective_dimensions(spectrum):
-    """k_eff = (sum lambda)^2 / sum lambda^2 (eq. 15.2): how many directions carry the noise."""
-    spectrum = np.asarray(spectrum, dtype=np.float64)
+    """k_eff = (sum lambda)^2 / sum lambda^2 (eq. 15.2): how many directions carry the noise; at any scale.
+
+    Raises
+    ------
+    InputError : a spectrum (p,) that is not real, finite and at least 0, or is 0 altogether: nothing carries it.
+    """
+    spectrum, _ = _scaled(_spectrum(spectrum))
+    if not spectrum.any():
+        raise InputError("spectrum must have an entry greater than 0: no direction carries any noise")
     return float(spectrum.sum() ** 2 / (spectrum**2).sum())
+
+
+def _spectrum(values):
+    values = finite("spectrum", real_array("spectrum", values))
+    if values.ndim != 1 or not len(values) or values.min() < 0:
+        raise InputError("spectrum must be a vector (p,) of numbers of at least 0, "
+                         + (f"not of shape {values.shape}" if values.ndim != 1 or not len(values)
+                            else f"but its smallest is {values.min():g}"))
+    return values
+
+
+def _scaled(values):
+    """The values in units of a power of two near the largest, and its exponent: exact, and no square overflows."""
+    exponent = int(np.frexp(np.abs(values).max())[1])
+    return np.ldexp(values, -exponent), exponent
 
 
 # Shape statistics of a sample; each is 0, or 1, for a Gaussian. Ratios are of quantile distances, in units of
@@ -141,18 +170,21 @@ def noise_statistics(norms, resamples=200, level=0.95, seed=0):
     ----------
     norms : array (N,), N at least 4
     resamples : int, bootstrap samples
-    level : float, of the intervals
+    level : float strictly between 0 and 1, of the intervals
     seed : int, of the bootstrap
     """
-    norms = _sample(norms, 4)
-    check_finite_positive("level", level)
+    norms, exponent = _scaled(_sample(norms, 4))
+    check_level("level", level)
     rng = stream(seed, "probe")
     check_positive_integer("resamples", resamples)
     drawn = norms[rng.integers(0, len(norms), (resamples, len(norms)))]
     tails = [(1 - level) / 2, (1 + level) / 2]
     report = {}
     for name, statistic in STATISTICS.items():
-        report[name] = (float(statistic(norms)), *map(float, np.quantile(statistic(drawn), tails)))
+        numbers = np.array([statistic(norms), *np.quantile(statistic(drawn), tails)])
+        if name in ("mean", "std"):                                          # the rest has no units
+            numbers = np.ldexp(numbers, exponent)
+        report[name] = tuple(map(float, numbers))
     return report
 
 
@@ -166,9 +198,9 @@ class QuantilePlot(NamedTuple):
 def quantile_plot(norms):
     """Q-Q plot against the Gaussian of equal mean and variance (Fig. 3's inset), by SciPy's `probplot`."""
     from scipy import stats
-    norms = _sample(norms, 2)
+    norms, exponent = _scaled(_sample(norms, 2))
     theoretical, ordered = stats.probplot(norms, sparams=(np.mean(norms), np.std(norms, ddof=1)), fit=False)
-    return QuantilePlot(theoretical, ordered)
+    return QuantilePlot(np.ldexp(theoretical, exponent), np.ldexp(ordered, exponent))
 
 
 class Hill(NamedTuple):
@@ -199,7 +231,12 @@ def hill(norms, k=None):
     if norms.min() <= 0:
         raise InputError(f"norms must be positive for Hill's estimate, but the smallest is {norms.min():g}")
     top = max(11, len(norms) // 10)
-    k = np.unique(np.geomspace(10, top, 60).astype(int)) if k is None else np.atleast_1d(k)
+    if k is None:
+        k = np.unique(np.geomspace(10, top, 60).astype(int))
+    else:
+        given, k = real_array("k", k), np.atleast_1d(k)
+        if given.ndim > 1 or not given.size or k.dtype.kind not in "iu":
+            raise InputError(f"k must be integers between 1 and {len(norms) - 1}, not {shown(k)}")
     if k.min() < 1 or k.max() >= len(norms):
         raise InputError(f"k must lie between 1 and {len(norms) - 1}, not {k.min()} to {k.max()}")
     logs = np.log(np.sort(norms)[::-1])
@@ -211,7 +248,7 @@ def hill(norms, k=None):
 
 
 def _sample(norms, least):
-    norms = np.asarray(norms, dtype=np.float64)
+    norms = real_array("norms", norms)
     if norms.ndim != 1 or len(norms) < least:
         raise InputError(f"norms must have shape (N,) with N at least {least}, not {norms.shape}")
     return finite("norms", norms)

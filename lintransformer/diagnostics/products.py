@@ -33,6 +33,7 @@ ERROR_OF_DEFAULT = 1e-8             # above it, by estimate, the default takes t
 NO_HESSIAN = 1e-3                   # a product that changes by more when theta is rounded otherwise is refused
 PROBED_PROMPTS = 64                 # the largest prompts, on which that is tried
 ANALYTIC_STEP, ANALYTIC = 1e-5, 1e-5    # a complex step is believed if a difference at this step agrees to this share
+DECIDED_BY_ROUNDING = "the Hessian at theta does not exist in floating point: rounding decides it (a diverged point)"
 
 
 def hessian_vector_product(model, theta, batch, v, method=None):
@@ -127,7 +128,7 @@ def make_product(model, theta, batch, method=None, workspace=None, step=None):
             method = "exact"
         elif step.error > NO_HESSIAN and not getattr(model, "has_kinks", False):
             raise InputError("the Hessian at theta cannot be had by differences: no step gives three digits (f "
-                             "overflows, or rounding decides; a diverged point)")
+                             "overflows, or rounding decides it; a diverged point)")
         else:
             return Product(model, "difference", _difference(theta, batch, workspace, step.h), step)
     return Product(model, method, WITHOUT_DIFFERENCES[method](model, theta, batch), step)
@@ -151,7 +152,7 @@ def _complex(model, theta, batch):
         shifted = (gradient(model, theta + 1j * COMPLEX_STEP * u, batch) for u in unit)
         return np.stack([g.imag for g in shifted]) * (norm / COMPLEX_STEP)
 
-    _refuse_rounding(product_at, theta, batch)
+    _refuse_rounding(product_at, theta, _largest_prompts(batch))
     return lambda v: product_at(theta, batch, v)
 
 
@@ -159,7 +160,7 @@ def _exact(model, theta, batch):
     def product_at(theta, batch, v):
         return exact_hessian_vector_product(model, theta, batch, v)
 
-    _refuse_rounding(product_at, theta, batch)
+    _refuse_rounding(product_at, theta, _largest_prompts(batch))
     return lambda v: product_at(theta, batch, v)
 
 
@@ -184,26 +185,30 @@ def _is_analytic(model, theta, batch):
         np.abs(by_difference - by_step).max() <= ANALYTIC * (np.abs(by_step).max() + np.abs(ahead).max())
 
 
-def _refuse_rounding(product_at, theta, batch):
-    """Refuse a theta whose neighbour, one rounding away in every entry, has another Hessian.
-
-    Softmax scores of 10^16 and more are differences of numbers whose last digit is worth more than 1: the weights,
-    and with them H, are then what rounding makes of them. Tried on the prompts with the largest entries.
-    """
-    prompts = batch
-    if hasattr(batch, "take"):
-        size = np.max([np.abs(array.reshape(len(array), -1)).max(axis=1) for _, array in arrays_of(batch)
-                       if array.dtype.kind == "f"] or [np.zeros(batch.size)], axis=0)
-        prompts = batch.take(np.sort(np.argsort(-size, kind="stable")[:PROBED_PROMPTS]))
+def _refuse_rounding(product_at, theta, prompts):
+    """Refuse a theta whose neighbour, one rounding away in every entry, has another Hessian, or whose H has no
+    symmetry left: three products tell."""
     rng = stream(0, "probe")
-    v, sides = rng.standard_normal((1, len(theta))), rng.integers(0, 2, len(theta))
+    V, sides = rng.standard_normal((3, len(theta))), rng.integers(0, 2, len(theta))
     with np.errstate(all="ignore"):
-        here = product_at(theta, prompts, v)
-        there = product_at(theta * np.where(sides, 1 + 4e-16, 1 - 4e-16), prompts, v)
-        change = np.abs(here - there).max()
-    if np.isfinite(change) and change > NO_HESSIAN * np.abs(here).max():     # what overflows is refused by name
-        raise InputError("the Hessian at theta does not exist in floating point: theta's last digit changes it (a "
-                         "diverged point)")
+        here = product_at(theta, prompts, V)
+        there = product_at(theta * np.where(sides, 1 + 4e-16, 1 - 4e-16), prompts, V)
+        if not (np.isfinite(here).all() and np.isfinite(there).all()):       # refused by name, by `Product`
+            return
+        size = np.abs(here).max(axis=1, keepdims=True)
+        change = np.abs((there - here) / np.where(size == 0, 1, size)).max()
+        pairs = V @ (here / (size.max() or 1)).T                             # <v_i, H v_j>
+    if change > NO_HESSIAN or np.abs(pairs - pairs.T).max() > NO_HESSIAN * len(theta):
+        raise InputError(DECIDED_BY_ROUNDING)
+
+
+def _largest_prompts(batch):
+    """The examples with the largest entries, where something overflows or is lost first; a batch that has no `take`, whole."""
+    if not hasattr(batch, "take") or batch.size <= PROBED_PROMPTS:
+        return batch
+    size = np.max([np.abs(array.reshape(len(array), -1)).max(axis=1) for _, array in arrays_of(batch)
+                   if array.dtype.kind == "f"] or [np.zeros(batch.size)], axis=0)
+    return batch.take(np.sort(np.argsort(-size, kind="stable")[:PROBED_PROMPTS]))
 
 
 def _normalised(v):
@@ -213,9 +218,19 @@ def _normalised(v):
 
 
 def finite_point(model, theta, batch):
-    """theta and the batch in float64, or an `InputError` if they do not fit, are not real or not finite."""
+def finite_point(model, theta, batch):
+    """theta and the batch in float64, or an `InputError` if they do not fit, are not real or not finite.
+
+    Also if softmax scores are so large that rounding decides the weights: no derivative there means anything.
+    """
     theta = finite("theta", real_array("theta", check_theta(check_objective(model), theta)), " (a diverged point)")
-    return theta, finite_batch(model, batch)
+    batch = finite_batch(model, batch)
+    if hasattr(model, "resolved"):
+        with np.errstate(all="ignore"):
+            output, cache = model.forward(theta, _largest_prompts(batch))
+            if np.isfinite(output).all() and not model.resolved(cache):
+                raise InputError(DECIDED_BY_ROUNDING)
+    return theta, batch
 
 
 def finite_batch(model, batch):

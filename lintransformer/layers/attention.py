@@ -21,7 +21,7 @@ import numpy as np
 class Linear:
     """phi(R) = R: the paper's linear attention."""
 
-    smooth = True
+    smooth, competes = True, False           # has no kinks; keys do not compete for one unit of weight
 
     def value(self, R):
         return R
@@ -52,6 +52,8 @@ class ReLU(Linear):
 
 class Softmax(Linear):
     """phi over the keys of each query: all n + 1 of them (authors' code), or the context's n with `context_only`."""
+
+    competes = True
 
     def __init__(self, context_only=False):
         self.context_only = context_only

@@ -12,6 +12,21 @@ from lintransformer.layers.attention import Attention, _masked
 class TangentAttention(Attention):
     """`Attention` with `tangent` and `backward_tangent`."""
 
+    def resolved(self, cache):
+        """Whether the (real) scores are known well enough for weights: to 1e-3, or so that one key takes all.
+
+        Beyond 10^13 a score's rounding is worth more, and what two keys of nearly equal score share is chance: no
+        derivative means anything there. Only where keys compete.
+        """
+        P, Q, Z, U, W, V, n = cache
+        keys = Z[:, :-1] if getattr(self.activation, "context_only", False) else Z
+        if not getattr(self.activation, "competes", False) or keys.shape[1] == 1:
+            return True
+        R = np.einsum("dib,hdjb->hijb", keys, U)
+        rounding = 100 * np.finfo(R.dtype).eps * np.abs(R).max(axis=-3)      # 100: the tokens are rounded as well
+        second, first = np.moveaxis(np.partition(R, -2, axis=-3)[..., -2:, :, :], -3, 0)
+        return bool(np.all((rounding < 1e-3) | (first - second > rounding)))
+
     def tangent(self, cache, tw, tZ):
         (P, Q, Z, U, W, V, n), (tP, tQ) = cache, tw
         tU = np.einsum("...hde,ejb->...hdjb", tQ, Z)

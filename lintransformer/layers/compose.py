@@ -54,6 +54,10 @@ class Chain:
             dw[:0] = part
         return dy, dw
 
+    def resolved(self, caches):
+        """Whether rounding leaves every layer's cache any digits, as far as the layers tell."""
+        return all(layer.resolved(cache) for layer, cache in zip(self.layers, caches) if hasattr(layer, "resolved"))
+
     def tangent(self, caches, tw, tx):
         tcaches = []
         for layer, cache, part in zip(self.layers, caches, self.parts(tw)):

@@ -95,6 +95,9 @@ class Parametrized:
         dx, dw = self.attention.backward(cache, dy)
         return dx, [self.parametrization.pullback(parts, *self.parametrization.restrict(*dw))]
 
+    def resolved(self, cache):
+        return self.attention.resolved(cache[1]) if hasattr(self.attention, "resolved") else True
+
     def tangent(self, cache, tw, tx):
         (parts, cache), shape = cache, self.parametrization
         ty, tcache = self.attention.tangent(cache, shape.dense(*shape.tangent(parts, tw[0]), tangent=True), tx)
