@@ -218,7 +218,6 @@ def _normalised(v):
 
 
 def finite_point(model, theta, batch):
-def finite_point(model, theta, batch):
     """theta and the batch in float64, or an `InputError` if they do not fit, are not real or not finite.
 
     Also if softmax scores are so large that rounding decides the weights: no derivative there means anything.

@@ -81,8 +81,7 @@ def path_smoothness(model, path, batch, method=None, stride=1, progress=None):
     path = real_array("path", path)
     if path.ndim != 2 or len(path) < 2 or path.shape[1] != model.size:
         raise InputError(f"path must have shape (T + 1, {model.size}) with T at least 1, not {path.shape}")
-    method, batch = chosen_method(model, method), finite_batch(batch)
-    model.check_batch(batch)
+    method, batch = chosen_method(model, method), finite_batch(model, batch)
     check_callable("progress", progress)
     workspace = Workspace(model, getattr(batch, "size", 1), "float64")
     steps = range(0, len(path) - 1, check_positive_integer("stride", stride))
