@@ -85,6 +85,8 @@ def run(store, figures, cells, options, formats, jobs, args) -> int:
     for item in planned:
         if item.state.status == "damaged":
             problem(f"{item.cell.label} ({store.folder(item.cell)}): {item.state.reason}: run again")
+    if manifest.problem is not None:
+        problem(f"{store.root}: {manifest.problem}: written anew")
     manifest.begin(sum(item.run for item in planned))
     with progress_bar(planned, quiet=args.quiet) as progress:
         states = run_cells(store, planned, jobs=jobs, timeout=args.timeout, progress=progress)

@@ -72,8 +72,6 @@ class Manifest:
 
         What was derived under another configuration goes first: it is never found under this one's name.
         """
-        if self.problem is not None:
-            print(f"lintransformer: {self.store.root}: {self.problem}: written anew", file=sys.stderr)
         if self.outdated is not None:
             remove_derived(self.store.root, self.outdated)
         self.command["runs"] = runs

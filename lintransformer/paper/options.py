@@ -96,7 +96,7 @@ class Options:
         """What a results folder must agree on, in plain JSON."""
         return {"preset": self.preset, "seeds": list(self.training_seeds), "steps": self.training_steps,
                 "settings": None if self.settings is None else sorted(self.settings),
-                "rates": dict(self.rates)}
+                "rates": dict(sorted(self.rates.items()))}
 
     @property
     def words(self) -> list[str]:

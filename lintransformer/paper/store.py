@@ -34,8 +34,8 @@ KEY = "[0-9a-f]{16}"
 TEMPORARY = re.compile(rf"""(\.(manifest\.json|claims\.json|report\.html|report\.md)
                        | (figures|tables)/\.[\w-]+\.(csv|json|md|png|pdf|svg)
                        | runs/{KEY}/\.(config\.json|status\.json|trace\.npz))(\.\d+)?\.tmp""", re.VERBOSE)
-# Bytes of a name, and of a path to leave room for what is written below it.
-LONGEST_PART, LONGEST_PATH = 255, 3800
+# Bytes of a name, and of a path: folders are made by recursion, and more is written below.
+LONGEST_PART, LONGEST_PATH = 255, 1000
 # A manifest with most of these entries is ours, damaged perhaps.
 ENTRIES = ("configuration", "figures", "cells", "commands", "versions", "machine", "threads")
 
@@ -137,8 +137,8 @@ class Store:
         """Raise `StoreError` if a run could not write here, and `OSError` if the system will not look at the path;
         nothing is touched.
         """
-        parts = [os.fsencode(part) for part in self.root.absolute().parts]
-        if max(map(len, parts)) > LONGEST_PART or sum(map(len, parts)) > LONGEST_PATH:
+        path = os.fsencode(self.root.absolute())
+        if len(path) > LONGEST_PATH or max(map(len, path.split(os.fsencode(os.sep)))) > LONGEST_PART:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(self.root))
         place = self.root.absolute()
         while not os.path.lexists(place):

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -121,7 +122,8 @@ def shared_style():
     """Draw with our style whatever the reader's matplotlibrc says: equal numbers, equal files."""
     ready_to_draw()
     import matplotlib
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)      # of runs that diverged: overflow, nothing but NaN
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
@@ -133,6 +135,8 @@ def log_scale(axis):
 
     class Plain(LogFormatter):
         def __call__(self, value, position=None):
+            if not np.isfinite(value):                                           # past the largest number there is
+                return ""
             return f"{value:g}" if super().__call__(value, position) else ""     # which ticks: as ever
 
     axis.set_yscale("log")
