@@ -10,7 +10,7 @@ def add_list(commands):
 
 def add_info(commands):
     """Add the command ``info``."""
-    parser = commands.add_parser("info", help="versions, machine and BLAS kernel that results depend on", allow_abbrev=False)
+    parser = commands.add_parser("info", help="versions, machine and BLAS kernel", allow_abbrev=False)
     parser.set_defaults(execute=execute_info)
 
 

@@ -103,4 +103,5 @@ def _check_writable(path):
         fits = alone = False
     folder = os.path.dirname(os.path.realpath(path))
     if not fits or not alone and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        raise InputError(f"--json {path!r} cannot be written; allowed: a file in a folder that exists, a pipe, a device")
+        raise InputError(f"--json {path!r} cannot be written; allowed: a file in a folder that exists, a pipe, "
+                         "a device")

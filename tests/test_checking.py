@@ -73,7 +73,7 @@ def vouch(path, data):
 
 
 def contents(folder):
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 

@@ -56,7 +56,7 @@ USAGE = {
     "model of dashes": (["verify", "--model=--"], "--model.*'--'"),
     "rate too large": (["run", "fig2", "--sgdm-rate", "1e6"], r"sgdm must lie in \[1e-12, 10000\], not 1000000"),
     "rate too small": (["run", "fig2", "--adam-rate", "1e-300"], r"adam must lie in \[1e-12, 10000\], not 1e-300"),
-    "steps beyond memory": (["run", "fig2", "--steps", "1" + "0" * 30], "steps must be at most 10000000.*, not 10{30}"),
+    "steps beyond memory": (["run", "fig2", "--steps", "1" + "0" * 30], "steps must be at most 10000000.* not 10{30}"),
     "steps of many digits": (["run", "fig2", "--steps", "9" * 5000], r"--steps.*999 \.\.\. 999"),
     "many seeds in many ranges": (["run", "fig2", "--seeds", "0-999,1000"], "at most 1000"),
     "jobs by the thousand": (["run", "fig2", "-j", "9999"], r"-j must be at most \d+ here, not 9999"),
@@ -67,7 +67,8 @@ USAGE = {
     "control characters in a folder": (["check", "a\nb\u202e"], r"a\\nb\\u202e is not there"),
     "zero byte": (["check", "a\0b"], "zero byte"),
     **{f"{option} of dashes": (["run", "fig2", f"{option}=--"], f"{option}.*'--'") for option in (
-        "--preset", "--seeds", "--settings", "--sgdm-rate", "--adam-rate", "--steps", "--out", "--formats", "--timeout")},
+        "--preset", "--seeds", "--settings", "--sgdm-rate", "--adam-rate", "--steps", "--out", "--formats",
+        "--timeout")},
 }
 
 

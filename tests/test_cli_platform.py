@@ -54,7 +54,8 @@ def test_run_check_and_report_without_posix():
 
 @pytest.mark.parametrize("blocked", [False, True])
 def test_the_lock_of_a_killed_process_is_free(blocked):
-    process = subprocess.Popen(script(HOLD if blocked else HOLD.replace(BLOCKED, "")), stdout=subprocess.PIPE, text=True)
+    hold = HOLD if blocked else HOLD.replace(BLOCKED, "")
+    process = subprocess.Popen(script(hold), stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     taken = [sys.executable, "-c", (BLOCKED if blocked else "import sys") + """
 from lintransformer.paper.store import Store, StoreError

@@ -13,30 +13,32 @@ import pytest
 import toy_cells
 
 from lintransformer.cli import main
-from lintransformer.paper import figures, runs
+from lintransformer.paper import checking, figures, runs  # noqa: F401  (checking keeps the real drawing)
 from lintransformer.paper.figures.base import Drawing
 from lintransformer.paper.store import State
 from lintransformer.verification import battery
 
 LINES, SEED = 1000, 20261124
-TEXTS = ["", " ", "-", "--", "---", "-1", "0", "1", "2", "007", "1e3", "1e30", "9" * 40, "9" * 5000, "nan", "inf", "-inf",
-         "1e308", "1e-320", "1e16", "1000000", "0x10", "1_0", "\N{FULLWIDTH DIGIT ONE}2", "0.1234567890123456789", "a\nb",
-         "\x1b[31mred\x1b[0m", "a\rb", "\0", "caf\udce9", "\u202eabc", "\N{LATIN SMALL LETTER E WITH ACUTE}",
-         "\N{GRINNING FACE}", "x" * 300, "%s%n%d", "{0}{}", "$(ls)", "`ls`", "a;b", "'\"", "<b>|*_[x](y)", "\\", ",", ",,",
+TEXTS = ["", " ", "-", "--", "---", "-1", "0", "1", "2", "007", "1e3", "1e30", "9" * 40, "9" * 5000, "nan", "inf",
+         "-inf", "1e308", "1e-320", "1e16", "1000000", "0x10", "1_0", "\N{FULLWIDTH DIGIT ONE}2",
+         "0.1234567890123456789", "a\nb", "\x1b[31mred\x1b[0m", "a\rb", "\0", "caf\udce9", "\u202eabc",
+         "\N{LATIN SMALL LETTER E WITH ACUTE}", "\N{GRINNING FACE}", "x" * 300, "%s%n%d", "{0}{}", "$(ls)", "`ls`",
+         "a;b", "'\"", "<b>|*_[x](y)", "\\", ",", ",,",
          "0-5", "5-2", "0,2", "0-", "-0", "0-99999999", ",".join(f"{n}-{n + 999}" for n in range(0, 50_000, 1000)),
          "None", "True", "[]", "null", "all", "fig2", "claim1", "S1", "S1,S1", "S2,L8", "s1", "smoke", "paper", "png",
          "png,png", "svg,pdf", "PNG", "-h", "--help", "--version", "--out", "--seeds=1"]
 PATHS = [".", "..", "/", "~", "file", "file/below", "pipe", "pipe/below", "loop", "loop/below", "dangling", "folder",
-         "folder/", "folder/new/newer", "strangers", "new", "new/" + "x" * 300, "x" * 300, "a/" * 2000, "a/" * 900, "a/" * 400, "ours", "linked", "no\nline",
+         "folder/", "folder/new/newer", "strangers", "new", "new/" + "x" * 300, "x" * 300,
+         "a/" * 2000, "a/" * 900, "a/" * 400, "ours", "linked", "no\nline",
          "-out", "--", "", "caf\udce9", "a\0b", "\x1b[2J", "folder/../new", "unreadable"]
 FIGURES = ["fig2", "toy", "toy", "toy", "table1", "claim3", "claim99", "fig99", "FIG2", "all"]
-OPTIONS = {"run": ["--preset", "--seeds", "--settings", "--sgdm-rate", "--adam-rate", "--steps", "-j", "--jobs", "--out",
-                   "--formats", "--timeout", "--force", "--quiet", "-q", "--dry-run"],
+OPTIONS = {"run": ["--preset", "--seeds", "--settings", "--sgdm-rate", "--adam-rate", "--steps", "-j", "--jobs",
+                   "--out", "--formats", "--timeout", "--force", "--quiet", "-q", "--dry-run"],
            "verify": ["--model", "--json", "--full"], "check": ["-q", "--quiet"], "report": ["-q", "--quiet"],
            "list": [], "info": []}
-GOOD = {"--preset": ["smoke", "laptop"], "--seeds": ["0-2", "3"], "--settings": ["S1", "S1,S2"], "--sgdm-rate": ["0.1", "5"],
-        "--adam-rate": ["1e-3"], "--steps": ["1", "60"], "-j": ["1", "2"], "--jobs": ["2"], "--formats": ["png", "svg,png"],
-        "--timeout": ["1", "1e6"], "--model": ["relu-block", "mlp"]}
+GOOD = {"--preset": ["smoke", "laptop"], "--seeds": ["0-2", "3"], "--settings": ["S1", "S1,S2"],
+        "--sgdm-rate": ["0.1", "5"], "--adam-rate": ["1e-3"], "--steps": ["1", "60"], "-j": ["1", "2"],
+        "--jobs": ["2"], "--formats": ["png", "svg,png"], "--timeout": ["1", "1e6"], "--model": ["relu-block", "mlp"]}
 FLAGS = ("--force", "--quiet", "-q", "--dry-run", "--full")
 ENVIRONMENT = {"MPLBACKEND": ["bogus", "", "\n"], "SOURCE_DATE_EPOCH": ["x", "", "-1", "9" * 30, "1e3", "0"],
                "COLUMNS": ["0", "1", "-5", "x"], "LINES": ["x"], "TERM": ["\x1b"], "OMP_NUM_THREADS": ["x"]}
@@ -78,7 +80,8 @@ def line(rng):
         return [rng.choice(TEXTS + PATHS + list(OPTIONS)) for _ in range(rng.randrange(4))]
     words = [command]
     if command == "run":
-        words += [rng.choice(FIGURES if rng.random() < 0.95 else TEXTS) for _ in range(rng.choice([0, 1, 1, 1, 1, 1, 2]))]
+        words += [rng.choice(FIGURES if rng.random() < 0.95 else TEXTS)
+                  for _ in range(rng.choice([0, 1, 1, 1, 1, 1, 2]))]
     if command in ("check", "report"):
         words += [rng.choice(PATHS) for _ in range(rng.choice([0, 1, 1, 1, 1, 1, 2]))]
     for option in rng.sample(OPTIONS[command], rng.randrange(min(4, len(OPTIONS[command])) + 1)):

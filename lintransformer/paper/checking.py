@@ -87,8 +87,8 @@ def check_cells(root: Path, findings: Findings) -> set[str]:
             try:
                 findings.cells[read_folder(path).status] += 1
                 sound.add(path.name)
-                findings.mismatches += [f"{name}/{file}: its layout was changed" for file in ("config.json", "status.json")
-                                        if not as_written(path / file)]
+                findings.mismatches += [f"{name}/{file}: its layout was changed"
+                                        for file in ("config.json", "status.json") if not as_written(path / file)]
             except (Damaged, KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
                 findings.cells["damaged"] += 1
                 findings.mismatches.append(f"{name}: {_in_words(error)}")

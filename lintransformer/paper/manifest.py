@@ -107,7 +107,7 @@ def environment_of(record: dict) -> dict:
 def drawn_under(manifest: dict, id: str) -> dict:
     """Return versions and machine that a figure was drawn under."""
     for command in reversed(manifest["commands"]):
-        if id in command.get("figures", ()):
+        if id in command.get("figures", ()) and "environment" in command:
             return command["environment"]
     return environment_of(manifest)
 

@@ -146,8 +146,8 @@ def difference(ran: dict | None, told: dict) -> str:
     """Return in words how versions and machine of a run differ from those that are told above."""
     if not isinstance(ran, dict):
         return "not recorded with the run, as by earlier versions"
-    others = [f"{name} {', '.join(value) if isinstance(value, list) else value}" for part in told for name, value in ran[part].items()
-              if value != told[part].get(name)]
+    others = [f"{name} {', '.join(value) if isinstance(value, list) else value}"
+              for part in told for name, value in ran[part].items() if value != told[part].get(name)]
     return "under other versions or on another machine: " + "; ".join(others) if others else "as above"
 
 
