@@ -9,7 +9,8 @@ ROOT = Path(lintransformer.__file__).parent
 
 # From the ground up; a module may import from its own line or from any line above it.
 LAYERS = [
-    ["checks", "memory", "files"],
+    ["checks", "memory"],
+    ["files"],
     ["random"],
     ["prompts"],
     ["distributions"],

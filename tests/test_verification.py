@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from fractions import Fraction
 from itertools import product
 
@@ -265,6 +266,16 @@ def test_the_command_prints_one_table_and_writes_json(capsys, tmp_path):
     assert content["passed"] and len(content["rows"]) == len(lines) - 4
     assert set(content["rows"][0]) == {"model", "check", "error", "tolerance", "passed", "detail"}
     assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_x_stops_at_the_first_failing_model_and_names_the_entry(capsys):
+    mutant, = (mutant for mutant in MUTANTS if mutant.name == "missing transpose of P")
+    with planted(mutant):
+        assert main(["verify", "-x"]) == 1
+    out = capsys.readouterr().out
+    models = {line.split()[0] for line in out.splitlines() if line.endswith(("pass", "FAIL"))}
+    assert models == {"linear-block"}
+    assert re.search(r"theta\[\d+\]: yours \S+, numerical \S+ \(ratio ", out) and "Not covered: " in out
 
 
 def test_the_command_fails_with_a_planted_mistake(capsys, tmp_path):
