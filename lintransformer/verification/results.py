@@ -55,7 +55,8 @@ class Check:
         verdict = {FAILED: "FAILED"}.get(self.verdict, self.verdict)
         line = f"{verdict}: {self.name}: error {self.error:.2e}, tolerance {self.tolerance:.0e}"
         line += f" ({self.detail})" if self.detail else ""
-        return "\n".join([line, *(f"    {text}" for text in self.lines), *(f"    {part}" for part in self.parts)])
+        parts = [part for part in self.parts if not part.passed] or self.parts
+        return "\n".join([line, *(f"    {text}" for text in self.lines), *(f"    {part}" for part in parts)])
 
     __repr__ = __str__
 
