@@ -3,8 +3,6 @@
 Importing this package loads NumPy only; SciPy, matplotlib and tqdm load where they are used.
 """
 
-from importlib import import_module
-
 from lintransformer.checks import InputError
 from lintransformer.distributions import PromptDistribution, ResponseNetwork
 from lintransformer.layers.compose import Chain, Residual, Sum
@@ -20,21 +18,25 @@ from lintransformer.workspace import Workspace
 
 __version__ = "0.1.0"
 
-_LATER = {
-    "hessian": "lintransformer.diagnostics.hessian",
-    "hessian_vector_product": "lintransformer.diagnostics.products",
-    "lanczos": "lintransformer.diagnostics.spectrum",
-    "dense_spectrum": "lintransformer.diagnostics.spectrum",
-    "spectral_density": "lintransformer.diagnostics.spectrum",
-    "gradient_noise": "lintransformer.diagnostics.noise",
-    "verification": None,
-}
+_LATER = ("dense_spectrum", "gradient_noise", "hessian", "hessian_vector_product", "lanczos", "spectral_density",
+          "verification")
 
 
 def __getattr__(name):
     """Load what needs SciPy when it is first asked for."""
+    if name == "verification":
+        import lintransformer.verification as found
+        return found
     if name not in _LATER:
         raise AttributeError(f"module 'lintransformer' has no attribute {name!r}")
-    if _LATER[name] is None:
-        return import_module(f"lintransformer.{name}")
-    return getattr(import_module(_LATER[name]), name)
+    if name == "gradient_noise":
+        from lintransformer.diagnostics import noise as home
+    elif name.startswith("hessian"):
+        from lintransformer.diagnostics import hessian as home
+    else:
+        from lintransformer.diagnostics import spectrum as home
+    return getattr(home, name)
+
+
+def __dir__():
+    return sorted({*globals(), *_LATER})

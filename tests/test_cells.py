@@ -37,9 +37,9 @@ def test_key_depends_on_kind_version_needs_and_format(monkeypatch):
     before = toy_cells.cell(1)
     two, three = toy_cells.cell(2), toy_cells.cell(3)
     keys = {before.key, *(toy_cells.cell(1, needs=needs).key for needs in ([two], [three], [two, three]))}
-    monkeypatch.setitem(KINDS, "other", Kind("toy_cells:toy", "toy_cells:seconds"))
+    monkeypatch.setitem(KINDS, "other", Kind(toy_cells.toy, toy_cells.seconds))
     keys.add(Cell("other", {"seed": 1}).key)
-    monkeypatch.setitem(KINDS, "toy", Kind("toy_cells:toy", "toy_cells:seconds", version=2))
+    monkeypatch.setitem(KINDS, "toy", Kind(toy_cells.toy, toy_cells.seconds, version=2))
     keys.add(Cell("toy", {"seed": 1}).key)
     monkeypatch.setattr(cells, "FORMAT", 2)
     keys.add(Cell("toy", {"seed": 1}).key)

@@ -12,7 +12,7 @@ import lintransformer as lt
 from lintransformer.diagnostics.noise import gradient_noise
 from lintransformer.diagnostics.smoothness import directional_smoothness
 from lintransformer.paper import diagnostic_cells as cells
-from lintransformer.paper.cells import KINDS, Cell, Trace, load
+from lintransformer.paper.cells import KINDS, Cell, Trace
 from lintransformer.paper.figures import clipping, conditioning, noise, nonlinear, ratios, smoothness
 from lintransformer.paper.figures.base import axes_row, draw_figure, write_drawing
 from lintransformer.paper.figures.panels import log_across
@@ -38,7 +38,7 @@ def compute(cell, known):
     """The trace of a cell and of all it needs, computed once."""
     if cell.key not in known:
         inputs = [compute(need, known) for need in cell.needs]
-        outcome = load(KINDS[cell.kind].compute)(cell.config, inputs, Report())
+        outcome = KINDS[cell.kind].compute(cell.config, inputs, Report())
         known[cell.key] = Trace(outcome.arrays, outcome.status, outcome.summary)
     return known[cell.key]
 
@@ -95,7 +95,7 @@ def test_a_diverged_run_is_measured_up_to_there(computed):
         arrays = {"theta_step": training["theta_step"][:kept], "theta": training["theta"][:kept].copy()}
         if kept > 2:
             arrays["theta"][-1] = np.nan
-        return load(KINDS[kind].compute)(found[kind][0].config, [Trace(arrays, "diverged")], Report())
+        return KINDS[kind].compute(found[kind][0].config, [Trace(arrays, "diverged")], Report())
 
     curvature, smooth = measure("curvature", 8), measure("smoothness", 8)
     assert curvature.summary == {"points_without_hessian": [10, 12]}

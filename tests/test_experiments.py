@@ -11,7 +11,7 @@ from toy_claims import TRUE, World, nothing
 
 import lintransformer as lt
 from lintransformer.checks import InputError
-from lintransformer.paper.cells import KINDS, Trace, load
+from lintransformer.paper.cells import KINDS, Trace
 from lintransformer.paper.claims.grid_search import search
 from lintransformer.paper.claims.study import Study, loss_at
 from lintransformer.paper.experiment_cells import (GRID_SETTINGS, README_RATES, ending, full_batch_cell,
@@ -41,7 +41,7 @@ class Report:
 def compute(cell):
     """Compute a cell here and now, and all it needs."""
     inputs = [compute(need) for need in cell.needs]
-    outcome = load(KINDS[cell.kind].compute)(cell.config, inputs, Report())
+    outcome = KINDS[cell.kind].compute(cell.config, inputs, Report())
     return Trace(outcome.arrays, outcome.status, outcome.summary)
 
 
@@ -175,7 +175,7 @@ def test_sparsity_reads_theta_where_it_was_kept():
     assert cell.needs[0].config["distribution"]["covariates"] == "orthogonal"
     trace = compute(cell)
     assert trace["hoyer"].shape == (2, 3, 2) and np.isfinite(trace["hoyer"]).all()
-    empty = load(KINDS["sparsity"].compute)(cell.config, [Trace(status="failed")], Report()).arrays
+    empty = KINDS["sparsity"].compute(cell.config, [Trace(status="failed")], Report()).arrays
     assert np.isnan(empty["hoyer"]).all()
 
 

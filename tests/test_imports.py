@@ -97,3 +97,20 @@ def test_the_package_and_its_tests_know_no_autograd():
     tests = [ast.parse(path.read_text()) for path in Path(__file__).parent.glob("*.py")]
     trees = [tree for _, tree in modules()] + tests
     assert not {name.split(".")[0] for tree in trees for name in imported(tree)} & forbidden
+
+
+def test_no_string_names_a_module():
+    """A string that names a module is an import that nothing here sees; docstrings may name what they like."""
+    names = {".".join(("lintransformer", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+             for path in ROOT.rglob("*.py")} - {"lintransformer"}
+    for module, tree in modules():
+        docstrings = {node.body[0].value for node in ast.walk(tree)
+                      if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+                assert not [name for name in names if name in node.value], (module, node.lineno, node.value)
+            if isinstance(node, ast.FormattedValue):
+                assert not (isinstance(node.value, ast.Name) and node.value.id == "__name__"), (module, node.lineno)
+            if isinstance(node, ast.Call):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                assert called not in ("import_module", "__import__"), (module, node.lineno)

@@ -53,7 +53,7 @@ def install():
     folder = str(Path(__file__).parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    KINDS["toy"] = Kind("toy_cells:toy", "toy_cells:seconds")
+    KINDS["toy"] = Kind(toy, seconds)
 
 
 def cell(seed=0, needs=(), **config):

@@ -12,6 +12,10 @@ from lintransformer.layers.attention import Attention, _masked
 class TangentAttention(Attention):
     """`Attention` with `tangent` and `backward_tangent`."""
 
+    def weights(self, cache):
+        """W (H, N, N, B) of a forward pass: phi of the scores."""
+        return cache[5]
+
     def resolved(self, cache):
         """Whether the (real) scores are known well enough for weights: to 1e-3, or so that one key takes all.
 

@@ -97,6 +97,14 @@ class Transformer(Objective):
         gram = batch.gram()
         return Gram(_batch_last(gram.G), _batch_last(gram.z), gram.context_length), batch.target
 
+    def attention_weights(self, theta, batch):
+        """W = phi(Z^T Q Z) of every layer, (H, n + 1, n + 1, B) each: row key, column query; token form only."""
+        if self.form_name != "token":
+            raise InputError(f"the {self.form_name} form has no weights of single tokens: build the model with form='token'")
+        caches, first = self.forward(theta, batch)[1], 0 if self.embedding is None else 1
+        return [layer.attention.weights(cache) for layer, (_, cache) in
+                zip(self.model.layers[first:first + self.layers], caches[first:first + self.layers])]
+
     def named(self):
         """(name, shape, slice, meaning) of every part of theta, in order."""
         names, matrix = PARTS[self.parametrization.name], (self.parametrization.width,) * 2

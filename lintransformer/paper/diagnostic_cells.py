@@ -191,5 +191,6 @@ def smoothness_seconds(config: dict) -> float:
     return 3 * config["until"] / config["stride"] * gradient
 
 
-for _kind in ("noise", "curvature", "smoothness"):
-    KINDS[_kind] = Kind(f"{__name__}:compute_{_kind}", f"{__name__}:{_kind}_seconds")
+KINDS["noise"] = Kind(compute_noise, noise_seconds)
+KINDS["curvature"] = Kind(compute_curvature, curvature_seconds)
+KINDS["smoothness"] = Kind(compute_smoothness, smoothness_seconds)

@@ -21,8 +21,7 @@ from lintransformer.models.build import build_model
 from lintransformer.paper.cells import KINDS, Cell, Kind, Outcome
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import PRESETS, SETTINGS
-from lintransformer.paper.training_cells import (EVALUATION_SEEDS, train_cell,
-                                                 training_cell)
+from lintransformer.paper.training_cells import EVALUATION_SEEDS, train_cell, train_seconds, training_cell
 from lintransformer.training import evaluation_batch
 
 SHORT = 5  # short runs have a fifth of the preset's iterations (our choice)
@@ -195,10 +194,9 @@ def score_sparsity(model, theta, batch) -> np.ndarray:
     Scores are what multiplies the values, act(Z^T Q Z), of the n context keys (the mask M drops the query
     as a key), seen by the query alone (scope 0), or by every column (scope 1).
     """
-    caches = model.forward(theta, batch)[1].layers
-    result = np.empty((2, len(caches), 2))
-    for layer, (_, heads, _) in enumerate(caches):
-        scores = np.stack([head.R for head in heads])[:, :-1]  # (H, n, N, B)
+    weights = model.attention_weights(theta, batch)
+    result = np.empty((2, len(weights), 2))
+    for layer, scores in enumerate(W[:, :-1] for W in weights):              # (H, n, N, B)
         result[:, layer] = np.transpose([sparsity(scores[:, :, -1:]), sparsity(scores)])
     return result
 
@@ -237,9 +235,6 @@ def sparsity_seconds(config: dict) -> float:
     return 0.5
 
 
-KINDS["trial"] = Kind("lintransformer.paper.experiment_cells:try_training",
-                      "lintransformer.paper.training_cells:train_seconds")
-KINDS["full-batch"] = Kind("lintransformer.paper.experiment_cells:train_full_batch",
-                           "lintransformer.paper.training_cells:train_seconds")
-KINDS["sparsity"] = Kind("lintransformer.paper.experiment_cells:sparsity_of_trace",
-                         "lintransformer.paper.experiment_cells:sparsity_seconds")
+KINDS["trial"] = Kind(try_training, train_seconds)
+KINDS["full-batch"] = Kind(train_full_batch, train_seconds)
+KINDS["sparsity"] = Kind(sparsity_of_trace, sparsity_seconds)

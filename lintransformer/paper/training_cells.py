@@ -7,7 +7,7 @@ from lintransformer.checks import check_choice
 from lintransformer.distributions import PromptDistribution
 from lintransformer.models.build import build_model
 from lintransformer.optimizers import make_optimizer
-from lintransformer.paper.cells import Cell, Outcome
+from lintransformer.paper.cells import KINDS, Cell, Kind, Outcome
 from lintransformer.paper.options import OPTIMIZERS, Options
 from lintransformer.paper.settings import SETTINGS
 from lintransformer.random import stream
@@ -88,3 +88,6 @@ def train_seconds(config: dict) -> float:
     if model.get("embedding"):
         milliseconds += 5
     return config["steps"] * config["batch_size"] * 1e-6 * milliseconds
+
+
+KINDS["train"] = Kind(train_cell, train_seconds)

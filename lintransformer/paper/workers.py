@@ -15,11 +15,12 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import connection, resource_tracker
 
 from lintransformer.memory import keep_freed_memory
-from lintransformer.paper.cells import KINDS, Cell, canonical, load
+from lintransformer.paper.cells import KINDS, Cell, canonical
 from lintransformer.paper.store import npz_bytes, plain, read_folder
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
@@ -32,7 +33,7 @@ SPAWN = multiprocessing.get_context("spawn")
 @dataclass(frozen=True)
 class Job:
     """What a worker is sent: how to compute, with what, and for how long at most."""
-    function: str                 # "module:function"
+    function: Callable            # of a module: sent by its name
     config: dict
     needs: list                   # folders of the needed cells
     deadline_seconds: float | None
@@ -78,7 +79,7 @@ def compute(job: Job, report) -> Result:
     try:
         with warnings.catch_warnings(record=True) as caught:
             inputs = [read_folder(folder) for folder in job.needs]
-            outcome = load(job.function)(job.config, inputs, report)
+            outcome = job.function(job.config, inputs, report)
             summary = json.loads(canonical(plain(outcome.summary)))
             data = npz_bytes(outcome.arrays)
     except (BrokenPipeError, ConnectionResetError):

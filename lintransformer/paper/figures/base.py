@@ -13,7 +13,6 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +107,9 @@ def ready_to_draw():
         raise InputError(f"SOURCE_DATE_EPOCH {date!r}: allowed are seconds since 1970, below {LATEST_DATE}")
     backend = os.environ.pop("MPLBACKEND", None)             # of windows, which we do not open: it may be any
     try:
-        for name in ("agg", "pdf", "svg"):
-            import_module(f"matplotlib.backends.backend_{name}")
+        import matplotlib.backends.backend_agg
+        import matplotlib.backends.backend_pdf
+        import matplotlib.backends.backend_svg  # noqa: F401
     except Exception as error:                               # of another NumPy's, it may be any
         raise InputError(f"figures cannot be drawn: {error}") from None
     finally:
