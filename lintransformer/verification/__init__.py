@@ -7,6 +7,7 @@
     check_optimizer(optimizer, "adam")            the iterates of a reference, step by step
     check_exact_gradient(f, gradient, theta, degree=...)    equality, in rational arithmetic
     strategies                                    hypothesis strategies for generic data
+    verify(objective, source)                     all of these that an objective of yours allows, as a table
     MODELS, run_battery                           every model of this package, every check
 
 All but the last line work on functions that know nothing of this package, and need NumPy alone.
@@ -16,11 +17,12 @@ from importlib import import_module
 
 from lintransformer.verification.derivatives import check_duality, check_gradient, check_hessian, check_vjp
 from lintransformer.verification.exact import check_exact_gradient
+from lintransformer.verification.objectives import verify
 from lintransformer.verification.optimizers import check_optimizer
-from lintransformer.verification.results import Check, assert_close, assert_mean, relative_error
+from lintransformer.verification.results import Check, Row, assert_close, assert_mean, relative_error
 from lintransformer.verification.taylor import taylor_test
 
-_LATER = {"MODELS": "models", "select_models": "models", "Row": "battery", "run_battery": "battery"}
+_LATER = {"MODELS": "models", "select_models": "models", "run_battery": "battery"}
 
 
 def __getattr__(name):

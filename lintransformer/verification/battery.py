@@ -4,8 +4,6 @@ Checks of the first kind compare a derivative with its definition, at one point;
 to the same number. `predict_by_loops` is the one that knows the paper's formula rather than our code.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from lintransformer import objective
@@ -22,7 +20,7 @@ from lintransformer.verification.models import Problem, select_models
 from lintransformer.verification.optimizers import OPTIMIZER_CHECKS
 from lintransformer.verification.population import covariances, one_layer_population
 from lintransformer.verification.reference import predict_by_loops
-from lintransformer.verification.results import Check, combine, relative_error
+from lintransformer.verification.results import Check, Row, combine, relative_error
 from lintransformer.verification.taylor import taylor_test
 from lintransformer.workspace import Workspace
 
@@ -34,21 +32,6 @@ NOT_COVERED = (
     "points on a kink or far out; batches larger than a few prompts, but for the paper's size with --full",
     "training, sampling but for its first moments, and everything that is drawn or stored: the tests do",
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    model: str
-    check: Check
-
-    def as_dict(self):
-        """JSON-able: model, check, error, tolerance, passed, detail."""
-        error = self.check.error if np.isfinite(self.check.error) else str(self.check.error)
-        return {"model": self.model, "check": self.check.name, "error": error,
-                "tolerance": self.check.tolerance, "passed": self.check.passed,
-                "detail": "; ".join(filter(None, [self.check.detail, *self.check.lines]))}
 
 
 def run_battery(name=None, full=False, progress=None, stop_at_first=False):

@@ -1,0 +1,302 @@
+"""Every generic check on a model of your own: anything with `size` and `value_and_gradient(theta, batch)`.
+
+`lintransformer/objective.py` says what more an objective may offer; what it does not is listed as "not offered". Checks of
+derivatives see every entry of theta up to 60 of them, beyond that some of each weight and random directions (`Slice`).
+Derivations: derivations/01-notation.md, eq. 1.11; derivations/11-hessian-vector-products.md, eq. 11.9-11.14.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from lintransformer.checks import InputError, check_positive_integer
+from lintransformer.verification.batches import arrays_of, cast, error_of, floats, snapshot
+from lintransformer.verification.derivatives import check_gradient, check_hessian
+from lintransformer.verification.kinks import find_kink
+from lintransformer.verification.points import real_array
+from lintransformer.verification.results import INFORMATION, Check, Row, failed, not_offered, passed, relative_error
+from lintransformer.verification.slices import Slice
+from lintransformer.verification.taylor import taylor_test
+
+EXACT, FLOAT32 = 1e-12, 2e-5      # two routes to one number; float32 against float64, of the largest entry
+SPREAD = 0.1                      # added to the initial theta: biases of 0 and gains of 1 are special, our choice
+
+
+def verify(objective, source, theta=None, batch_size=3, seed=0) -> list[Row]:
+    """Run every check that an objective allows, at one generic theta.
+
+    Parameters
+    ----------
+    objective : anything with `size` and `value_and_gradient(theta, batch)`
+    source : anything with `draw(rng, size, dtype)`; what it returns is handed on untouched
+    theta : (p,), or None: `objective.init(rng)`, every entry times U(0.5, 1.5), plus 0.1 N(0, 1)
+    batch_size : int, small: derivatives are taken entry by entry
+    seed : int
+
+    Returns
+    -------
+    list of `Row`; `row.check.verdict` is "passed", "failed", "inconclusive" (it cannot be told at this theta: a kink,
+        rounding), "not offered" (the objective does not have what is checked) or "information"
+
+    Raises
+    ------
+    InputError : what is given is no objective or no source, or theta is None and the objective has no `init`.
+    """
+    case = Case(objective, source, theta, batch_size, seed)
+    rows, name = [], getattr(objective, "name", type(objective).__name__)
+    for check in CHECKS:
+        try:
+            found = check(case)
+        except Exception as error:                                           # somebody else's code: the table goes on
+            words = " ".join(str(error).split())
+            found = failed(check.__name__.replace("_", " "), f"it raises {type(error).__name__}: {words}")
+        rows += [Row(str(name), part) for part in ([found] if isinstance(found, Check) else found)]
+        if check is interface and not rows[-1].check.passed:
+            break
+    return rows
+
+
+class Case:
+    """One objective at one theta (p,) and one batch, in float64."""
+
+    def __init__(self, objective, source, theta, batch_size, seed):
+        for what, thing, needs in (("objective", objective, ("size", "value_and_gradient")), ("source", source, ("draw",))):
+            missing = [need for need in needs if not hasattr(thing, need)]
+            if missing:
+                raise InputError(f"{what} must have {' and '.join(needs)}, but {type(thing).__name__} has no {missing[0]}")
+        self.size = check_positive_integer("objective.size", objective.size)
+        self.batch_size = check_positive_integer("batch_size", batch_size)
+        self.seed = check_positive_integer("seed", seed, minimum=0)
+        self.objective, self.source = objective, source
+        if theta is None:
+            if not hasattr(objective, "init"):
+                raise InputError(f"theta must be given, ({self.size},): {type(objective).__name__} has no init(rng)")
+            rng = self.rng(1)
+            theta = np.asarray(objective.init(rng), dtype=np.float64)
+            theta = theta * rng.uniform(0.5, 1.5, theta.shape) + SPREAD * rng.standard_normal(theta.shape)
+        self.theta = real_array("theta", theta).astype(np.float64)
+        if self.theta.shape != (self.size,):
+            raise InputError(f"theta must have shape {(self.size,)}, not {self.theta.shape}")
+        self.batch = self.draw(2)
+        self.drawn = snapshot(self.batch)
+
+    def rng(self, purpose):
+        return np.random.default_rng([self.seed, purpose])
+
+    def draw(self, purpose, dtype=np.float64):
+        return self.source.draw(self.rng(purpose), self.batch_size, np.dtype(dtype))
+
+    def both(self, theta, batch=None):
+        """(f, gradient), of a copy of theta."""
+        return self.objective.value_and_gradient(theta.copy(), self.batch if batch is None else batch)
+
+    def value(self, theta):
+        value = getattr(self.objective, "value", None)
+        return value(theta.copy(), self.batch) if value is not None else self.both(theta)[0]
+
+    def gradient(self, theta):
+        return self.both(theta)[1]
+
+    def product(self, theta, v):
+        return self.objective.product(theta.copy(), self.batch, v.copy())
+
+    @property
+    def has_product(self):
+        return hasattr(self.objective, "product") and getattr(self.objective, "has_product", True)
+
+    @property
+    def has_kinks(self):
+        return bool(getattr(self.objective, "has_kinks", not getattr(self.objective, "smooth", True)))
+
+    def slice(self):
+        return Slice(self.theta, getattr(self.objective, "shapes", [(self.size,)]), self.rng(3))
+
+
+# --- what is asked of every objective ---
+
+
+def interface(case):
+    """One finite number, and a gradient like theta."""
+    found = case.both(case.theta)
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        return failed("interface", f"value_and_gradient must return (f, gradient), not {type(found).__name__}")
+    f, g = map(np.asarray, found)
+    if f.shape != () or g.shape != (case.size,) or {f.dtype, g.dtype} != {np.dtype(np.float64)}:
+        return failed("interface", f"f must be one float64, the gradient ({case.size},) of float64 for a float64 theta, not "
+                                   f"{f.dtype} of shape {f.shape} and {g.dtype} of shape {g.shape}")
+    if not (np.isfinite(f) and np.isfinite(g).all()):
+        return failed("interface", "f or its gradient is not finite")
+    return passed("interface", f"p = {case.size}, f = {f:.6g}")
+
+
+def gradient(case):
+    """By complex steps where f is analytic, else by differences, with the reason."""
+    part = case.slice()
+    return check_gradient(part.of(case.value), part.gradient_of(case.gradient), part.start)
+
+
+def taylor_orders(case):
+    part = case.slice()
+    H = part.product_of(case.product) if case.has_product and not case.has_kinks else None   # order 3 takes long steps
+    check = taylor_test(part.of(case.value), part.gradient_of(case.gradient), part.start, H, directions=3,
+                        every_entry=False)
+    return check.parts or check
+
+
+def hessian_vector_product(case):
+    """The objective's own product: symmetric, the derivative of the gradient, and several directions at once."""
+    if not case.has_product:
+        return not_offered("Hessian-vector product", "no product(theta, batch, v), or has_product is False: tools derive it from the gradient")
+    part = case.slice()
+    check = check_hessian(part.product_of(case.product), part.gradient_of(case.gradient), part.start)
+    V = case.rng(4).standard_normal((2, case.size))
+    single = np.array([case.product(case.theta, v) for v in V])
+    try:
+        several = case.product(case.theta, V)
+    except Exception as error:                                               # allowed: then tools go one by one
+        several = Check("H v of several directions", 0, 0, f"one v at a time ({type(error).__name__})", decided=INFORMATION)
+    else:
+        several = Check("H v of several directions", relative_error(several, single), EXACT)
+    return [*(check.parts or [check]), several]
+
+
+def duality(case):
+    """<pbar, tangent of v> = <backward of pbar, v>, for an output of any shape; eq. 1.11."""
+    thing, name = case.objective, "duality of tangent and adjoint"
+    if not all(hasattr(thing, need) for need in ("forward", "backward", "forward_tangent")) or \
+            not getattr(thing, "has_tangents", True):
+        return not_offered(name, "no forward_tangent, or layers without tangents")
+    rng, (output, cache) = case.rng(5), thing.forward(case.theta, case.batch)
+    pbar, v = rng.standard_normal(np.shape(output)), rng.standard_normal(case.size)
+    tangent, back = thing.forward_tangent(cache, v)[0], thing.backward(cache, pbar)
+    scale = np.linalg.norm(pbar) * np.linalg.norm(tangent)
+    return Check(name, float(abs(np.vdot(pbar, tangent) - back @ v) / (scale or 1)), EXACT)
+
+
+def mean_of_losses(case):
+    name, f = "value is the mean of losses", case.both(case.theta)[0]
+    if not hasattr(case.objective, "losses"):
+        return not_offered(name, "no losses(theta, batch)")
+    losses = np.asarray(case.objective.losses(case.theta, case.batch))
+    error = max(relative_error(f, losses.mean()), relative_error(case.value(case.theta), f))
+    return Check(name, error, EXACT, f"{losses.size} losses, of shape {losses.shape}")
+
+
+def mean_of_examples(case):
+    """The gradient of a batch is the mean of those of its examples, where the examples do not see one another.
+
+    Whether they do is read off the values: a loss that changes when its example stands alone (batch normalisation) is a
+    model's right, and information. Where values are means, and gradients are not, a gradient is wrong.
+    """
+    name, thing = "gradient is the mean over examples", case.objective
+    if not hasattr(case.batch, "take"):
+        return not_offered(name, "the batch has no take(index)")
+    singles = [case.batch.take(slice(i, i + 1)) for i in range(case.batch_size)]
+    found = [case.both(case.theta, single) for single in singles]
+    losses = [thing.losses(case.theta, batch) for batch in (case.batch, *singles)] if hasattr(thing, "losses") else None
+    weights = np.array([np.size(one) for one in losses[1:]] if losses else [1] * len(singles), dtype=np.float64)
+    weights /= weights.sum()
+    f, g = case.both(case.theta)
+    if losses is not None:
+        alone = np.concatenate([np.ravel(one) for one in losses[1:]])
+        apart = relative_error(alone, np.ravel(losses[0]))
+    else:
+        apart = relative_error(weights @ [value for value, _ in found], f)
+    if apart > 1e3 * EXACT:
+        words = f"examples change one another's loss, by {apart:.1e}, as under batch normalisation: not compared"
+        return Check(name, 0, 0, words, decided=INFORMATION)
+    return Check(name, error_of((weights @ [value for value, _ in found], weights @ [one for _, one in found]), (f, g)), EXACT)
+
+
+def purity(case):
+    """theta and the batch stay as they are, another call changes nothing, and no result is overwritten by a later one."""
+    theta, before, other = case.theta.copy(), case.drawn, case.draw(6)
+    f, g = case.objective.value_and_gradient(theta, case.batch)
+    kept = np.array(g)
+    if theta.tobytes() != case.theta.tobytes():
+        return failed("purity", "value_and_gradient changes theta")
+    if (after := snapshot(case.batch)) != before:
+        return failed("purity", f"value_and_gradient changes {next(name for name in before if after.get(name) != before[name])}")
+    case.both(0.9 * theta, other)
+    if not np.array_equal(g, kept):
+        return failed("purity", "a later call overwrites the gradient that an earlier one returned")
+    return Check("purity", error_of(case.both(theta), (f, kept)), EXACT, "called again after another theta and batch")
+
+
+def float32_against_float64(case):
+    name, theta, batch = "float32 against float64", case.theta.astype(np.float32), cast(case.batch, np.float32)
+    if batch is None:
+        return not_offered(name, "the batch has no astype(dtype)")
+    found, expected = case.both(theta, batch), case.both(theta.astype(np.float64), cast(batch, np.float64))
+    for what, part in zip(("f", "gradient"), found):
+        if type(part) is not float and np.asarray(part).dtype != np.float32:                 # a Python number has no dtype
+            return failed(name, f"a float32 theta and batch give a {what} of {np.asarray(part).dtype}")
+    return Check(name, error_of(found, expected), FLOAT32)
+
+
+def idle_entries(case):
+    """What `reaches_prediction` declares idle has derivative 0, exactly."""
+    name = "idle entries have derivative 0"
+    if not hasattr(case.objective, "reaches_prediction"):
+        return not_offered(name, "no reaches_prediction()")
+    reaches = np.asarray(case.objective.reaches_prediction())
+    if reaches.dtype != bool or reaches.shape != (case.size,):
+        return failed(name, f"it must be ({case.size},) of bool, not {reaches.shape} of {reaches.dtype}")
+    wrong = (case.gradient(case.theta) != 0) & ~reaches
+    if case.has_product:
+        wrong |= (case.product(case.theta, case.rng(7).standard_normal(case.size)) != 0) & ~reaches
+    return Check(name, float(wrong.sum()), 0, f"{(~reaches).sum()} of {case.size} idle",
+                 lines=(f"theta[{np.argmax(wrong)}] is declared idle, and is not",) if wrong.any() else ())
+
+
+def kinks(case):
+    """A model that does not declare kinks counts as smooth, its Hessians are taken by differences: none may be met."""
+    if case.has_kinks:
+        return passed("kinks", "declared: Hessians are not taken by differences")
+    found = find_kink(case.both, case.theta, case.rng(8))
+    words = "has_kinks is False" if hasattr(case.objective, "has_kinks") else "has_kinks is not declared, hence False"
+    return failed("kinks", f"{words}, but at {found}") if found else passed("kinks", f"{words}; none met on three lines")
+
+
+# --- the start, and the source ---
+
+
+def init(case):
+    """theta at the start: size, dtype, and the same from the same state."""
+    if not hasattr(case.objective, "init"):
+        return not_offered("init", "no init(rng)")
+    first, second = (np.asarray(case.objective.init(case.rng(9))) for _ in range(2))
+    if first.shape != (case.size,) or first.dtype != np.float64 or not np.isfinite(first).all():
+        return failed("init", f"theta must be ({case.size},) of finite float64, not {first.shape} of {first.dtype}")
+    if first.tobytes() != second.tobytes():
+        return failed("init", "the same state of rng gives another theta: draw from rng alone")
+    try:
+        dtype = np.asarray(case.objective.init(case.rng(9), np.float32)).dtype
+    except TypeError:
+        return passed("init", "init(rng) takes no dtype")
+    return passed("init") if dtype == np.float32 else failed("init", f"init(rng, float32) gives {dtype}")
+
+
+def source(case):
+    """Batches follow from rng, in the precision asked for, and stay as they are when the next one is drawn."""
+    if not arrays_of(case.batch):
+        return Check("source", 0, 0, "the batch holds no arrays that can be compared", decided=INFORMATION)
+    size = getattr(case.batch, "size", case.batch_size) if not isinstance(case.batch, np.ndarray) else len(case.batch)
+    if size != case.batch_size:
+        return failed("source", f"draw(rng, {case.batch_size}, dtype) gives a batch of {size}")
+    for dtype in (np.float64, np.float32):
+        first, second = case.draw(10, dtype), case.draw(10, dtype)
+        before = snapshot(first)
+        if before != snapshot(second):
+            return failed("source", "the same state of rng gives another batch: draw from rng alone")
+        wrong = [f"{name} is {array.dtype}" for name, array in floats(first).items() if array.dtype != dtype]
+        if wrong:
+            return failed("source", f"asked for {np.dtype(dtype)}, {wrong[0]}")
+        if snapshot(case.draw(11, dtype)) == before:
+            return Check("source", 0, 0, "another state of rng gives the same batch", decided=INFORMATION)
+        if snapshot(first) != before:
+            return failed("source", "a later draw overwrites an earlier batch")
+    return passed("source")
+
+
+CHECKS = [interface, purity, init, source, gradient, taylor_orders, hessian_vector_product, duality, mean_of_losses,
+          mean_of_examples, float32_against_float64, idle_entries, kinks]
