@@ -5,8 +5,8 @@
 Conventions
 -----------
 x, y (B, T, width); q, k, v, A = W v (B, H, T, c), c = width / H; scores and weights (B, H, T, T), row the query, column
-the key. The softmax and its pull: derivations/07-softmax-relu.md, eq. 7.2, 7.4, 7.8; products: derivations/01-notation.md,
-eq. 1.6. A dot is written t, a bar d; tangents may carry an axis K before all others.
+the key. The softmax and its pull: derivations/07-softmax-relu.md, eq. 7.2, 7.4, 7.8; products:
+derivations/01-notation.md, eq. 1.6. A dot is written t, a bar d; tangents may carry an axis K before all others.
 """
 
 import numpy as np

@@ -12,8 +12,8 @@ from small_models import MODELS, convolution_net, gpt, recurrent
 import lintransformer as lt
 from lintransformer.checks import InputError
 from lintransformer.layers.compose import has_tangents
-from lintransformer.verification import (assert_close, check_gradient, check_hessian, check_vjp, relative_error, strategies,
-                                         taylor_test)
+from lintransformer.verification import (assert_close, check_gradient, check_hessian, check_vjp, relative_error,
+                                         strategies, taylor_test)
 
 # a layer, and the shape of what it reads; axes of a layer all differ
 LAYERS = {
@@ -39,7 +39,8 @@ LAYERS = {
     "LSTM, all states": (LSTM(3, 2, last=False), (4, 5, 3)),
     "mean over time": (MeanOverTime(), (2, 4, 3)),
     "sum of two embeddings": (lt.Sum(TokenEmbedding(7, 3), TokenEmbedding(7, 3)), None),
-    "residual of a nested chain": (lt.Residual(lt.Chain(RMSNorm(3), lt.Chain([Dense(3, 4), Tanh()])), Dense(4, 3)), (2, 5, 3)),
+    "residual of nested chains": (lt.Residual(lt.Chain(RMSNorm(3), lt.Chain([Dense(3, 4), Tanh()])), Dense(4, 3)),
+                                  (2, 5, 3)),
     "sum beside a residual": (lt.Sum(lt.Residual(Dense(3, 3)), lt.Chain(), Tanh()), (2, 4, 3)),
 }
 ANALYTIC = sorted(set(LAYERS) - {"ReLU", "feed forward, ReLU"})
@@ -53,7 +54,8 @@ def arrays_of(draw, layer, shape):
     if shape is None:
         arrays["x"] = np.array(draw(st.permutations(range(7))) + [2]).reshape(2, 4)      # one token comes twice
     else:
-        arrays["x"] = draw(strategies.away_from(shape) if not getattr(layer, "smooth", True) else strategies.generic(shape))
+        smooth = getattr(layer, "smooth", True)
+        arrays["x"] = draw(strategies.generic(shape) if smooth else strategies.away_from(shape))
     return arrays
 
 
@@ -131,7 +133,8 @@ def test_float32_stays_float32(name, data):
 def test_gradient_taylor_and_product(name):
     objective, source = MODELS[name]()
     rng = np.random.default_rng(1)
-    theta, batch = 1.1 * objective.init(rng) + 0.1 * rng.standard_normal(objective.size), source.draw(rng, 3, np.float64)
+    theta = 1.1 * objective.init(rng) + 0.1 * rng.standard_normal(objective.size)
+    batch = source.draw(rng, 3, np.float64)
     f, gradient = (lambda th: objective.value(th, batch)), (lambda th: objective.value_and_gradient(th, batch)[1])
     check = check_gradient(f, gradient, theta, method="complex")
     assert check.passed and check.error < 1e-13, check

@@ -1,14 +1,16 @@
-"""Whether f has kinks, from its value and gradient alone: bisection of the intervals in which they bend most.
+"""Whether f has kinks, from its value and gradient alone: what stays of a change as the interval gets shorter.
 
-Along a line, over an interval of length h, the gradient of a smooth f changes by O(h): halve h twenty times, and it is a
-millionth. Across a kink (or a jump of f itself) the change stays. derivations/11-hessian-vector-products.md, eq. 11.14.
+Between two points h apart the gradient of a smooth f changes by O(h), and by hardly more than between their neighbours.
+Across a kink, and across a jump of f itself, the change stays, however short h is: it is looked for where fourth
+differences are largest, and followed down. derivations/11-hessian-vector-products.md, eq. 11.14.
 """
 from __future__ import annotations
 
 import numpy as np
 
-LINES, NODES, SUSPECTS, HALVINGS = 3, 64, 6, 30
-JUMP = 1e-5               # of the largest gradient on the line: what stays of a change after all halvings, and is no rounding
+LINES, NODES, SUSPECTS = 3, 128, 6
+FINER, LEVELS = 8, 9      # each level splits one interval into so many: h = 2 / 128 / 4 / 8^9 = 3e-11 in the end
+JUMP = 1e-5               # of the largest gradient on the line (or value): what is no rounding, and does not go away
 
 
 def find_kink(value_and_gradient, theta, rng):
@@ -30,35 +32,39 @@ def find_kink(value_and_gradient, theta, rng):
         found = _on_line(look)
         if found is not None:
             t, jump, of_value = found
-            return (f"theta + {t:.4g} v, |v_i| about {length:.2g}: {'f itself' if of_value else 'its gradient'} "
-                    f"jumps by {jump:.1e} of its size within {2 / NODES / 2.0**HALVINGS:.0e} v")
+            return (f"theta + {t:.4g} v, |v_i| about {length:.2g}, {'f itself' if of_value else 'its gradient'} "
+                    f"jumps by {jump:.1e} of its size within {2 / NODES / 4 / FINER**LEVELS:.0e} v")
     return None
 
 
 def _on_line(look):
-    """(t, jump, whether of f itself) of the largest jump on one line, or None."""
+    """(t, jump, whether of f itself) of a jump on one line, or None."""
     t = np.linspace(-1, 1, NODES + 1)
     seen = np.array([look(at) for at in t])                                  # (NODES + 1, p + 1): gradient, f
     scale = np.full(seen.shape[1], np.linalg.norm(seen[:, :-1], axis=1).max() or 1.0)
     scale[-1] = np.abs(seen[:, -1]).max() or 1.0
-    seen /= scale
-    change = np.linalg.norm(np.diff(seen, axis=0), axis=1)                   # (NODES,)
-    bend = np.linalg.norm(np.diff(seen, n=2, axis=0), axis=1)                # (NODES - 1,)
-    suspicion = np.fmax(np.append(bend, 0), np.append(0, bend)) * (change > JUMP)
-    for j in np.argsort(suspicion)[::-1][:SUSPECTS]:
+    suspicion = np.linalg.norm(np.diff(seen / scale, n=4, axis=0), axis=1)   # (NODES - 3,), each of four intervals
+    for _ in range(SUSPECTS):
+        j = int(np.argmax(suspicion))
         if suspicion[j] <= JUMP:
-            break
-        low, high, left, right = t[j], t[j + 1], seen[j], seen[j + 1]
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            between = look(middle) / scale
-            if np.linalg.norm(between - left) > np.linalg.norm(right - between):
-                high, right = middle, between
-            else:
-                low, left = middle, between
-            if np.linalg.norm(right - left) <= JUMP:
-                break
-        else:
-            jump = np.abs(right - left)
-            return low, float(np.linalg.norm(right - left)), bool(jump[-1] > JUMP)
+            return None
+        found = _follow(lambda at: look(at) / scale, t[j], t[j + 4])
+        if found is not None:
+            return found
+        suspicion[max(0, j - 3):j + 4] = 0
     return None
+
+
+def _follow(look, low, high):
+    """Down to ever shorter intervals, while one of them changes unlike the others."""
+    parts = 4 * 4
+    for _ in range(LEVELS + 1):
+        t = np.linspace(low, high, parts + 1)
+        change = np.diff([look(at) for at in t], axis=0)                     # (parts, p + 1)
+        apart = change - np.median(change, axis=0)
+        j = int(np.argmax(np.linalg.norm(apart, axis=1)))
+        jump = np.linalg.norm(apart[j])
+        if jump <= JUMP:
+            return None
+        low, high, parts = t[j], t[j + 1], FINER
+    return low, float(jump), bool(np.abs(apart[j, -1]) > JUMP)

@@ -1,7 +1,7 @@
 """Every generic check on a model of your own: anything with `size` and `value_and_gradient(theta, batch)`.
 
-`lintransformer/objective.py` says what more an objective may offer; what it does not is listed as "not offered". Checks of
-derivatives see every entry of theta up to 60 of them, beyond that some of each weight and random directions (`Slice`).
+`lintransformer/objective.py` says what more an objective may offer; what it does not is listed as "not offered".
+Derivatives are checked entry by entry for up to 60 of them; beyond, for some of each weight and along random lines.
 Derivations: derivations/01-notation.md, eq. 1.11; derivations/11-hessian-vector-products.md, eq. 11.9-11.14.
 """
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from lintransformer.checks import InputError, check_positive_integer
-from lintransformer.verification.batches import arrays_of, cast, error_of, floats, snapshot
+from lintransformer.verification.batches import cast, error_of, snapshot
 from lintransformer.verification.derivatives import check_gradient, check_hessian
 from lintransformer.verification.kinks import find_kink
 from lintransformer.verification.points import real_array
-from lintransformer.verification.results import INFORMATION, Check, Row, failed, not_offered, passed, relative_error
+from lintransformer.verification.results import Check, Row, failed, information, not_offered, passed, relative_error
 from lintransformer.verification.slices import Slice
+from lintransformer.verification.starts import init, source
 from lintransformer.verification.taylor import taylor_test
 
 EXACT, FLOAT32 = 1e-12, 2e-5      # two routes to one number; float32 against float64, of the largest entry
+ALONE = 1e-9                      # an example's loss that changes by more when it stands alone depends on the others
 SPREAD = 0.1                      # added to the initial theta: biases of 0 and gains of 1 are special, our choice
 
 
@@ -59,10 +61,8 @@ class Case:
     """One objective at one theta (p,) and one batch, in float64."""
 
     def __init__(self, objective, source, theta, batch_size, seed):
-        for what, thing, needs in (("objective", objective, ("size", "value_and_gradient")), ("source", source, ("draw",))):
-            missing = [need for need in needs if not hasattr(thing, need)]
-            if missing:
-                raise InputError(f"{what} must have {' and '.join(needs)}, but {type(thing).__name__} has no {missing[0]}")
+        _require("objective", objective, "size", "value_and_gradient")
+        _require("source", source, "draw")
         self.size = check_positive_integer("objective.size", objective.size)
         self.batch_size = check_positive_integer("batch_size", batch_size)
         self.seed = check_positive_integer("seed", seed, minimum=0)
@@ -76,7 +76,7 @@ class Case:
         self.theta = real_array("theta", theta).astype(np.float64)
         if self.theta.shape != (self.size,):
             raise InputError(f"theta must have shape {(self.size,)}, not {self.theta.shape}")
-        self.batch = self.draw(2)
+        self.batch, self.other = self.draw(2), self.draw(6)
         self.drawn = snapshot(self.batch)
 
     def rng(self, purpose):
@@ -121,8 +121,8 @@ def interface(case):
         return failed("interface", f"value_and_gradient must return (f, gradient), not {type(found).__name__}")
     f, g = map(np.asarray, found)
     if f.shape != () or g.shape != (case.size,) or {f.dtype, g.dtype} != {np.dtype(np.float64)}:
-        return failed("interface", f"f must be one float64, the gradient ({case.size},) of float64 for a float64 theta, not "
-                                   f"{f.dtype} of shape {f.shape} and {g.dtype} of shape {g.shape}")
+        return failed("interface", f"for a float64 theta f must be one float64, the gradient ({case.size},) of float64, "
+                                   f"not {f.dtype} of shape {f.shape} and {g.dtype} of shape {g.shape}")
     if not (np.isfinite(f) and np.isfinite(g).all()):
         return failed("interface", "f or its gradient is not finite")
     return passed("interface", f"p = {case.size}, f = {f:.6g}")
@@ -145,7 +145,7 @@ def taylor_orders(case):
 def hessian_vector_product(case):
     """The objective's own product: symmetric, the derivative of the gradient, and several directions at once."""
     if not case.has_product:
-        return not_offered("Hessian-vector product", "no product(theta, batch, v), or has_product is False: tools derive it from the gradient")
+        return not_offered("Hessian-vector product", "no product(theta, batch, v), or has_product is False")
     part = case.slice()
     check = check_hessian(part.product_of(case.product), part.gradient_of(case.gradient), part.start)
     V = case.rng(4).standard_normal((2, case.size))
@@ -153,7 +153,7 @@ def hessian_vector_product(case):
     try:
         several = case.product(case.theta, V)
     except Exception as error:                                               # allowed: then tools go one by one
-        several = Check("H v of several directions", 0, 0, f"one v at a time ({type(error).__name__})", decided=INFORMATION)
+        several = information("H v of several directions", f"one v at a time ({type(error).__name__})")
     else:
         several = Check("H v of several directions", relative_error(several, single), EXACT)
     return [*(check.parts or [check]), several]
@@ -191,32 +191,31 @@ def mean_of_examples(case):
     if not hasattr(case.batch, "take"):
         return not_offered(name, "the batch has no take(index)")
     singles = [case.batch.take(slice(i, i + 1)) for i in range(case.batch_size)]
-    found = [case.both(case.theta, single) for single in singles]
-    losses = [thing.losses(case.theta, batch) for batch in (case.batch, *singles)] if hasattr(thing, "losses") else None
-    weights = np.array([np.size(one) for one in losses[1:]] if losses else [1] * len(singles), dtype=np.float64)
-    weights /= weights.sum()
-    f, g = case.both(case.theta)
-    if losses is not None:
-        alone = np.concatenate([np.ravel(one) for one in losses[1:]])
-        apart = relative_error(alone, np.ravel(losses[0]))
-    else:
-        apart = relative_error(weights @ [value for value, _ in found], f)
-    if apart > 1e3 * EXACT:
-        words = f"examples change one another's loss, by {apart:.1e}, as under batch normalisation: not compared"
-        return Check(name, 0, 0, words, decided=INFORMATION)
-    return Check(name, error_of((weights @ [value for value, _ in found], weights @ [one for _, one in found]), (f, g)), EXACT)
+    values, gradients = zip(*(case.both(case.theta, single) for single in singles))
+    weights, whole = np.ones(len(singles)), case.both(case.theta)
+    if hasattr(thing, "losses"):
+        alone = [np.ravel(thing.losses(case.theta, single)) for single in singles]
+        weights = np.array([len(one) for one in alone])                      # sentences may differ in length
+        apart = relative_error(np.concatenate(alone), np.ravel(thing.losses(case.theta, case.batch)))
+    mean = np.average(values, axis=0, weights=weights), np.average(gradients, axis=0, weights=weights)
+    if not hasattr(thing, "losses"):
+        apart = relative_error(mean[0], whole[0])
+    if apart > ALONE:
+        return information(name, f"examples change one another's loss, by {apart:.1e}, as under batch normalisation")
+    return Check(name, error_of(mean, whole), EXACT)
 
 
 def purity(case):
-    """theta and the batch stay as they are, another call changes nothing, and no result is overwritten by a later one."""
-    theta, before, other = case.theta.copy(), case.drawn, case.draw(6)
+    """theta and the batch stay as they are, calls do not depend on calls before, and no gradient is overwritten later."""
+    theta, before = case.theta.copy(), case.drawn
     f, g = case.objective.value_and_gradient(theta, case.batch)
     kept = np.array(g)
     if theta.tobytes() != case.theta.tobytes():
         return failed("purity", "value_and_gradient changes theta")
     if (after := snapshot(case.batch)) != before:
-        return failed("purity", f"value_and_gradient changes {next(name for name in before if after.get(name) != before[name])}")
-    case.both(0.9 * theta, other)
+        changed = next(name for name in before if after.get(name) != before[name])
+        return failed("purity", f"value_and_gradient changes {changed}")
+    case.both(0.9 * theta, case.other)
     if not np.array_equal(g, kept):
         return failed("purity", "a later call overwrites the gradient that an earlier one returned")
     return Check("purity", error_of(case.both(theta), (f, kept)), EXACT, "called again after another theta and batch")
@@ -228,7 +227,7 @@ def float32_against_float64(case):
         return not_offered(name, "the batch has no astype(dtype)")
     found, expected = case.both(theta, batch), case.both(theta.astype(np.float64), cast(batch, np.float64))
     for what, part in zip(("f", "gradient"), found):
-        if type(part) is not float and np.asarray(part).dtype != np.float32:                 # a Python number has no dtype
+        if type(part) is not float and np.asarray(part).dtype != np.float32:     # a Python number has no dtype
             return failed(name, f"a float32 theta and batch give a {what} of {np.asarray(part).dtype}")
     return Check(name, error_of(found, expected), FLOAT32)
 
@@ -254,49 +253,15 @@ def kinks(case):
         return passed("kinks", "declared: Hessians are not taken by differences")
     found = find_kink(case.both, case.theta, case.rng(8))
     words = "has_kinks is False" if hasattr(case.objective, "has_kinks") else "has_kinks is not declared, hence False"
-    return failed("kinks", f"{words}, but at {found}") if found else passed("kinks", f"{words}; none met on three lines")
-
-
-# --- the start, and the source ---
-
-
-def init(case):
-    """theta at the start: size, dtype, and the same from the same state."""
-    if not hasattr(case.objective, "init"):
-        return not_offered("init", "no init(rng)")
-    first, second = (np.asarray(case.objective.init(case.rng(9))) for _ in range(2))
-    if first.shape != (case.size,) or first.dtype != np.float64 or not np.isfinite(first).all():
-        return failed("init", f"theta must be ({case.size},) of finite float64, not {first.shape} of {first.dtype}")
-    if first.tobytes() != second.tobytes():
-        return failed("init", "the same state of rng gives another theta: draw from rng alone")
-    try:
-        dtype = np.asarray(case.objective.init(case.rng(9), np.float32)).dtype
-    except TypeError:
-        return passed("init", "init(rng) takes no dtype")
-    return passed("init") if dtype == np.float32 else failed("init", f"init(rng, float32) gives {dtype}")
-
-
-def source(case):
-    """Batches follow from rng, in the precision asked for, and stay as they are when the next one is drawn."""
-    if not arrays_of(case.batch):
-        return Check("source", 0, 0, "the batch holds no arrays that can be compared", decided=INFORMATION)
-    size = getattr(case.batch, "size", case.batch_size) if not isinstance(case.batch, np.ndarray) else len(case.batch)
-    if size != case.batch_size:
-        return failed("source", f"draw(rng, {case.batch_size}, dtype) gives a batch of {size}")
-    for dtype in (np.float64, np.float32):
-        first, second = case.draw(10, dtype), case.draw(10, dtype)
-        before = snapshot(first)
-        if before != snapshot(second):
-            return failed("source", "the same state of rng gives another batch: draw from rng alone")
-        wrong = [f"{name} is {array.dtype}" for name, array in floats(first).items() if array.dtype != dtype]
-        if wrong:
-            return failed("source", f"asked for {np.dtype(dtype)}, {wrong[0]}")
-        if snapshot(case.draw(11, dtype)) == before:
-            return Check("source", 0, 0, "another state of rng gives the same batch", decided=INFORMATION)
-        if snapshot(first) != before:
-            return failed("source", "a later draw overwrites an earlier batch")
-    return passed("source")
+    return passed("kinks", f"{words}; none met on three lines") if found is None else \
+        failed("kinks", f"{words}, but at {found}")
 
 
 CHECKS = [interface, purity, init, source, gradient, taylor_orders, hessian_vector_product, duality, mean_of_losses,
           mean_of_examples, float32_against_float64, idle_entries, kinks]
+
+
+def _require(what, thing, *names):
+    missing = [name for name in names if not hasattr(thing, name)]
+    if missing:
+        raise InputError(f"{what} must have {' and '.join(names)}, but {type(thing).__name__} has no {missing[0]}")

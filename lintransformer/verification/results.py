@@ -14,7 +14,7 @@ import numpy as np
 from lintransformer.checks import InputError
 
 PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"
-NOT_OFFERED, INFORMATION = "not offered", "information"        # rows of `verify` that measure nothing: neither right nor wrong
+NOT_OFFERED, INFORMATION = "not offered", "information"        # rows of `verify` that measure nothing
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,6 +105,10 @@ def failed(name, detail):
 
 def not_offered(name, detail):
     return Check(name, 0.0, 0.0, detail, decided=NOT_OFFERED)
+
+
+def information(name, detail):
+    return Check(name, 0.0, 0.0, detail, decided=INFORMATION)
 
 
 def relative_error(left, right) -> float:
