@@ -1,6 +1,5 @@
 """Three models out of `small_layers`, each with a source of batches: what tests of an open core run on."""
 
-import numpy as np
 from small_attention import CausalAttention
 from small_images import LSTM, AveragePool, Convolution, Flatten
 from small_layers import Dense, FeedForward, LayerNorm, Tanh, TokenEmbedding
