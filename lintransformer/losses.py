@@ -17,14 +17,19 @@ class SquaredError:
     """(y - target)^2, no factor 1/2 (Section 3.1); y and target of one shape, one loss an entry."""
 
     def value(self, y, target):
-        residual = y - target
+        residual = self._residual(y, target)
         return residual * residual
 
     def gradient(self, y, target):
-        return 2 * (y - target)                                              # derivations/01-notation.md, eq. 1.10
+        return 2 * self._residual(y, target)                                  # derivations/01-notation.md, eq. 1.10
 
     def curvature(self, y, target, ty):
         return 2 * ty
+
+    def _residual(self, y, target):
+        if np.shape(y) != np.shape(target):                                  # (B, 1) beside (B,) would make (B, B)
+            raise InputError(f"target must have the output's shape {np.shape(y)}, not {np.shape(target)}")
+        return y - target
 
 
 class CrossEntropy:

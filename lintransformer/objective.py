@@ -113,9 +113,14 @@ class Objective:
         return losses.sum() / losses.size, self.backward(cache, doutput)
 
     @property
+    def has_tangents(self):
+        """Whether `forward_tangent` and `backward_tangent` are there: every layer has tangents."""
+        return has_tangents(self.model)
+
+    @property
     def has_product(self):
         """Whether `product` is there: every layer has tangents, and the loss its curvature."""
-        return has_tangents(self.model) and hasattr(self.loss, "curvature")
+        return self.has_tangents and hasattr(self.loss, "curvature")
 
     def product(self, theta, batch, v):
         """H v by hand-derived tangents of the forward and the backward pass; v (p,) or (K, p), and so is H v."""

@@ -6,7 +6,7 @@ A layer
     forward(w, x)  -> y, cache    w a list of arrays of those shapes, x whatever the layer reads; no state is kept
     backward(cache, dy) -> dx, dw the adjoint of x, and a list with the gradient of every weight
     smooth = True                 optional; False: it has kinks, across which Hessians are not taken by differences
-    init(rng) -> w                optional; else N(0, 1 / fan-in), and 0 for vectors
+    init(rng) -> w                optional; else N(0, 1 / fan-in), fan-in the last axis, and 0 for vectors
     tangent(cache, tw, tx) -> ty, tcache                          optional, both or neither: without them, products
     backward_tangent(cache, tcache, dy, tdy) -> dx, tdx, tdw      with the Hessian are complex steps of `backward`
 Tangents (tw, tx, ...) may carry a leading axis K, one entry for each of K directions; tx is None where x does not
@@ -129,9 +129,9 @@ def initial(layer, rng):
 
 
 def sum_of(arrays):
-    """Their sum, without a 0 to start from: None where a layer's input has no adjoint."""
-    arrays = list(arrays)
-    total = arrays[0]
-    for array in arrays[1:]:
-        total = total + array
+    """Their sum, without a 0 to start from, and without the None of an input that has no adjoint or does not move."""
+    total = None
+    for array in arrays:
+        if array is not None:
+            total = array if total is None else total + array
     return total

@@ -15,11 +15,12 @@ All but the last line work on functions that know nothing of this package, and n
 
 from lintransformer.verification.derivatives import check_duality, check_gradient, check_hessian, check_vjp
 from lintransformer.verification.exact import check_exact_gradient
+from lintransformer.verification.objectives import verify
 from lintransformer.verification.optimizers import check_optimizer
-from lintransformer.verification.results import Check, assert_close, assert_mean, relative_error
+from lintransformer.verification.results import Check, Row, assert_close, assert_mean, relative_error
 from lintransformer.verification.taylor import taylor_test
 
-_LATER = ("run_battery", "select_models", "strategies", "verify")
+_LATER = ("run_battery", "select_models", "strategies")
 
 
 def __getattr__(name):
@@ -29,9 +30,6 @@ def __getattr__(name):
     if name == "strategies":
         import lintransformer.verification.strategies as found
         return found
-    if name == "verify":
-        from lintransformer.verification.objectives import verify
-        return verify
     from lintransformer.verification import battery
     return getattr(battery, name)
 

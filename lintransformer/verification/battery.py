@@ -5,7 +5,6 @@ to the same number. `predict_by_loops` is the one that knows the paper's formula
 """
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from lintransformer.verification.optimizers import OPTIMIZER_CHECKS
 from lintransformer.verification.population import covariances, one_layer_population
 from lintransformer.verification.problems import Problem, problem, rational_problem, select_models
 from lintransformer.verification.reference import predict_by_loops
-from lintransformer.verification.results import Check, combine, relative_error
+from lintransformer.verification.results import Check, Row, combine, relative_error
 from lintransformer.verification.taylor import taylor_test
 from lintransformer.workspace import Workspace
 
@@ -32,21 +31,6 @@ SPECTRUM_TOLERANCE = 1e-9
 HESSIAN_DIFFERENCE_TOLERANCE = 1e-7
 NOT_COVERED = ("points on kinks or far out, large batches (but for --full), training, sampling beyond its moments, "
                "what is drawn and stored; the tests cover these")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    model: str
-    check: Check
-
-    def as_dict(self):
-        """JSON-able: model, check, error, tolerance, passed, detail."""
-        error = self.check.error if np.isfinite(self.check.error) else str(self.check.error)
-        return {"model": self.model, "check": self.check.name, "error": error,
-                "tolerance": self.check.tolerance, "passed": self.check.passed,
-                "detail": "; ".join(filter(None, [self.check.detail, *self.check.lines]))}
 
 
 def run_battery(name=None, full=False, progress=None, stop_at_first=False):

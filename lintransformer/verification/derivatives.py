@@ -177,10 +177,10 @@ def _gradient_check(name, f, gradient, method, tolerance, prefix=""):
 
 
 def check_duality(model, theta, batch, tolerance=1e-12) -> Check:
-    """<pbar, forward tangent of v> = <backward of pbar, v>; derivations/01-notation.md, eq. 1.11."""
+    """<pbar, forward tangent of v> = <backward of pbar, v>, output of any shape; derivations/01-notation.md, eq. 1.11."""
     rng = np.random.default_rng(0)
-    _, cache = model.forward(real_array("theta", theta), batch)
-    pbar, v = rng.standard_normal(batch.size), rng.standard_normal(model.size)
+    output, cache = model.forward(real_array("theta", theta), batch)
+    pbar, v = rng.standard_normal(np.shape(output)), rng.standard_normal(model.size)
     tangent, gradient = model.forward_tangent(cache, v)[0], model.backward(cache, pbar)
-    scale = np.linalg.norm(pbar) * np.linalg.norm(tangent)
-    return Check("duality of tangent and adjoint", abs(pbar @ tangent - gradient @ v) / scale, tolerance)
+    scale = np.linalg.norm(pbar) * np.linalg.norm(tangent) or 1.0
+    return Check("duality of tangent and adjoint", float(abs(np.sum(pbar * tangent) - gradient @ v) / scale), tolerance)

@@ -14,6 +14,7 @@ import numpy as np
 from lintransformer.checks import InputError
 
 PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"
+NOT_OFFERED, INFORMATION = "not offered", "information"        # rows of `verify` that measure nothing
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,12 +54,32 @@ class Check:
 
     def __str__(self):
         verdict = {FAILED: "FAILED"}.get(self.verdict, self.verdict)
-        line = f"{verdict}: {self.name}: error {self.error:.2e}, tolerance {self.tolerance:.0e}"
+        line = f"{verdict}: {self.name}"
+        if self.verdict not in (NOT_OFFERED, INFORMATION):
+            line += f": error {self.error:.2e}, tolerance {self.tolerance:.0e}"
         line += f" ({self.detail})" if self.detail else ""
         parts = [part for part in self.parts if not part.passed] or self.parts
         return "\n".join([line, *(f"    {text}" for text in self.lines), *(f"    {part}" for part in parts)])
 
     __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table of checks."""
+
+    model: str
+    check: Check
+
+    def as_dict(self):
+        """JSON-able: model, check, error, tolerance, passed, detail."""
+        error = self.check.error if np.isfinite(self.check.error) else str(self.check.error)
+        return {"model": self.model, "check": self.check.name, "error": error,
+                "tolerance": self.check.tolerance, "passed": self.check.passed,
+                "detail": "; ".join(filter(None, [self.check.detail, *self.check.lines]))}
+
+    def __str__(self):
+        return f"{self.model}: {self.check}"
 
 
 def combine(name, parts, detail="") -> Check:
@@ -73,6 +94,22 @@ def _badness(check):
     if not np.isfinite(check.error):
         return rank, np.inf
     return rank, check.error / check.tolerance if check.tolerance else float(check.error > 0)
+
+
+def passed(name, detail=""):
+    return Check(name, 0.0, 0.0, detail, decided=PASSED)
+
+
+def failed(name, detail):
+    return Check(name, np.inf, 0.0, detail, decided=FAILED)
+
+
+def not_offered(name, detail):
+    return Check(name, 0.0, 0.0, detail, decided=NOT_OFFERED)
+
+
+def information(name, detail):
+    return Check(name, 0.0, 0.0, detail, decided=INFORMATION)
 
 
 def relative_error(left, right) -> float:
