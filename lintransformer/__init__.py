@@ -36,3 +36,7 @@ def __getattr__(name):
     if _LATER[name] is None:
         return import_module(f"lintransformer.{name}")
     return getattr(import_module(_LATER[name]), name)
+
+
+def __dir__():
+    return sorted({*globals(), *_LATER})
