@@ -204,3 +204,27 @@ def test_a_sampler_never_shows_the_gram_matrix_of_an_earlier_draw():
     sampler.draw(rng).gram()
     batch = sampler.draw(rng)
     assert np.array_equal(batch.gram().G, lt.Prompts(batch.Z.copy(), batch.target.copy()).gram().G)
+
+
+@pytest.mark.parametrize("form", ["gram", "tokens"])
+def test_the_query_has_the_covariance_of_the_context(form):
+    """By both routes; the direct one draws the query by itself."""
+    distribution = DISTRIBUTIONS["covariances"]
+    batch = distribution.sampler(DRAWS, form=form).draw(lt.stream(0, "training")).gram()
+    query = batch.z[:, :2]
+    assert abs(np.cov(query.T) - distribution.covariate_covariance).max() < 0.1
+    expected = np.trace(np.array(distribution.covariate_covariance) @ distribution.task_covariance)
+    assert abs((batch.target**2).mean() / expected - 1) < 0.1                # E (w.x)^2
+
+
+@pytest.mark.parametrize("covariance, message", [
+    ([[True, False], [False, True]], "must hold real numbers, not dtype bool"),
+    ([["1", "0"], ["0", "1"]], "must hold real numbers, not dtype <U1"),
+    (np.eye(2) + 0j, "must hold real numbers, not dtype complex128"),
+    (np.ma.masked_equal(np.eye(2), 0), "masked arrays are not supported"),
+    ([[1, 0], [np.nan, 1]], "must be finite"), ([[2e-9, 1e-9], [0, 2e-9]], "must be symmetric positive definite"),
+])
+def test_covariances_are_real_numbers(covariance, message):
+    for name in ("covariate_covariance", "task_covariance"):
+        with pytest.raises(lt.InputError, match=f"^{name}.*{message}"):
+            lt.PromptDistribution(2, 5, **{name: covariance})

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from cases import relative_error, sizes
+from cases import complex_step, relative_error, sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
 import lintransformer as lt
+from lintransformer.models.activations import Softmax
 from lintransformer.models.build import FORMS
 from lintransformer.layers.parametrization import PARTS
 from lintransformer.objective import exact_hessian_vector_product
@@ -64,3 +65,29 @@ def test_two_linear_heads_with_the_same_query_add_their_projections():
     theta_two = np.stack([P_two, Q_two], axis=2).reshape(-1)
     batch = lt.PromptDistribution(3, 5).draw(rng, 4)
     assert relative_error(lt.predict(two, theta_two, batch), lt.predict(one, theta_one, batch)) < 1e-11
+
+
+@pytest.mark.parametrize("mask", ["after", "before"])
+def test_a_softmax_survives_scores_of_a_thousand(mask):
+    """exp(1000) overflows: value, gradient and Hessian product are those of shifted scores, and as a complex step says."""
+    model = lt.build_model(2, 3, attention="softmax", mask=mask, init_scale=0.3)
+    rng = np.random.default_rng(0)
+    batch = lt.PromptDistribution(3, 4).draw(rng, 5)
+    theta = model.init(rng)
+    views = model.unpack(theta)
+    first = batch.Z[0]
+    views["Q[0,0]"][...] *= 1000 / abs(first[:3].T @ views["Q[0,0]"] @ first[:3]).max()
+    assert abs(first[:3].T @ views["Q[0,0]"] @ first[:3]).max() > 999
+    value, gradient = lt.value_and_gradient(model, theta, batch)
+    assert np.isfinite(value) and np.isfinite(gradient).all() and gradient.any()
+    v = rng.standard_normal(model.size)
+    assert np.isclose(gradient @ v, complex_step(lambda t: lt.value(model, t, batch), theta, v), rtol=1e-9)
+    product = exact_hessian_vector_product(model, theta, batch, v)
+    expected = complex_step(lambda t: lt.gradient(model, t, batch), theta, v)
+    assert np.isfinite(product).all() and relative_error(product, expected) < 1e-9
+
+
+def test_weights_of_a_softmax_far_above_the_others_are_one():
+    S = np.array([1000.0, 0.0, -1000.0])[:, None, None]
+    for dtype in (np.float32, np.float64, complex):
+        assert np.array_equal(Softmax().value(S.astype(dtype)).ravel(), [1, 0, 0])

@@ -162,3 +162,72 @@ def test_importing_the_package_loads_numpy_only(tmp_path):
     code = f"import sys, lintransformer; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_dir_lists_what_loads_later():
+    for name in dir(lt):
+        getattr(lt, name)
+    assert {"hessian", "hessian_vector_product", "lanczos", "dense_spectrum", "spectral_density", "gradient_noise",
+            "verification", "build_model", "train", "__version__"} <= set(dir(lt))
+    assert dir(lt) == sorted(set(dir(lt)))
+
+
+@pytest.mark.parametrize("of", ["tokens", "gram"])
+def test_a_batch_owns_its_arrays(of):
+    """`Z *= 2` after an evaluation once paired the old Gram matrix with the new query."""
+    theta = MODEL.init(np.random.default_rng(1)) * 10
+    Z, target = TOKENS.Z.copy(), TOKENS.target.copy()
+    G, z = TOKENS.gram().G.copy(), TOKENS.gram().z.copy()
+    batch = lt.Prompts(Z, target) if of == "tokens" else lt.GramPrompts(G, z, target, 5)
+    before = lt.value(MODEL, theta, batch)
+    for array in (Z, target, G, z):
+        array *= 2
+    assert lt.value(MODEL, theta, batch) == before == lt.value(MODEL, theta, batch.take(slice(None)))
+    for array in (batch.target, batch.gram().G, batch.gram().z, batch.take([0]).target, batch.astype(np.float32).target):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+NOT_NUMBERS = {"G": np.array([[1.0, 0.2], [0.2, 1.0]])[None], "z": np.ones((1, 2)), "target": np.ones(1)}
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(G=[[[1, 0.2], [np.nan, 1]]]), "G must be finite, but 1 of 4 entries are not; the first is nan at (0, 1, 0)"),
+    (dict(G=[[[np.inf, 0.2], [0.3, 1]]]), "G must be finite, but 1 of 4 entries are not; the first is inf at (0, 0, 0)"),
+    (dict(G=[[[1, 2], [2, 1]]]), "G must be positive semidefinite, as Z M Z^T is; that of prompt 0 has the eigenvalue -1"),
+    (dict(G=[[[1e-200, 2e-200], [2e-200, 1e-200]]]), "G must be positive semidefinite"),
+    (dict(G=[[[1, 1 + 1e-9], [1, 1 + 1e-9]]]), "G must be symmetric"),
+    (dict(z=np.ones((1, 3))), "z must have shape (1, 2), not (1, 3)"),
+    (dict(target=np.ones(2)), "target must have shape (1,), not (2,)"),
+    (dict(context_length=1.5), "context_length must be an integer of at least 1, not 1.5"),
+    (dict(G=np.ma.masked_equal(NOT_NUMBERS["G"], 0.2)), "G: masked arrays are not supported: fill or drop"),
+    (dict(z=np.ones((1, 2), np.float16)), "z must not be of dtype float16, which ends at 65504; allowed: float32"),
+    (dict(z=None), "z must hold numbers, but one entry is None"),
+    (dict(target=[object()]), "target must hold numbers, but one entry is <object object at"),
+])
+def test_gram_statistics_that_no_prompt_has(changes, message):
+    lt.GramPrompts(**NOT_NUMBERS, context_length=3)
+    with pytest.raises(lt.InputError) as refusal:
+        lt.GramPrompts(**{**NOT_NUMBERS, "context_length": 3, **changes})
+    assert str(refusal.value).startswith(message) and "\n" not in str(refusal.value)
+
+
+def test_semidefinite_to_rounding_is_semidefinite():
+    """Fewer tokens than dimensions, float32 and far scales: zero eigenvalues come out slightly negative."""
+    for dtype in (np.float32, np.float64):
+        for scale in (1e-15, 1.0, 1e15):
+            Z = (scale * np.random.default_rng(0).standard_normal((50, 9, 3))).astype(dtype)
+            G = Z @ np.swapaxes(Z, 1, 2)
+            lt.GramPrompts((G + np.swapaxes(G, 1, 2)) / 2, Z[:, :, 0], Z[:, 0, 0], 3)
+
+
+def test_batches_keep_the_dtypes_they_can_keep():
+    with pytest.raises(lt.InputError, match="prompts of dtype complex128 have imaginary parts, which dtype float64"):
+        TOKENS.astype(complex).astype(float)
+    for wrong in ("int32", "float16", bool, "abc", object()):
+        with pytest.raises(lt.InputError, match="is not known; allowed: float32, float64, complex128, object"):
+            TOKENS.astype(wrong)
+    for wrong in (99, [], [7], 1.5, "a", None, np.zeros(4, bool), 0):
+        with pytest.raises(lt.InputError, match="index "):
+            TOKENS.take(wrong)
+    assert TOKENS.take(np.array([True, False, False, True])).size == 2

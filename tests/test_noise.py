@@ -160,7 +160,41 @@ def test_hill_by_its_definition_and_without_a_plateau_for_light_tails():
     (lambda m, t, d: hill(np.arange(30)), "norms must be positive for Hill's estimate.* the smallest is 0"),
     (lambda m, t, d: hill(np.arange(1, 31), [30]), "k must lie between 1 and 29, not 30 to 30"),
     (lambda m, t, d: gaussian_norms([1, np.nan]), "spectrum must be finite"),
+    (lambda m, t, d: gaussian_norms([1, -1]), "spectrum must be a vector .* but its smallest is -1"),
+    (lambda m, t, d: effective_dimensions([0, 0]), "spectrum must have an entry greater than 0"),
+    (lambda m, t, d: effective_dimensions([1, 1j]), "spectrum must hold real numbers, not dtype complex128"),
+    (lambda m, t, d: effective_dimensions([]), r"spectrum must be a vector .* not of shape \(0,\)"),
+    (lambda m, t, d: noise_statistics([1, 2, 3, 4j]), "norms must hold real numbers, not dtype complex128"),
+    (lambda m, t, d: noise_statistics(np.ma.masked_equal([1.0, 2, 3, 4], 4)), "norms: masked arrays are not supported"),
+    (lambda m, t, d: noise_statistics([1, 2, 3, 4], level=2), "level must lie strictly between 0 and 1, not 2"),
+    (lambda m, t, d: quantile_plot([1, 1j, 2]), "norms must hold real numbers"),
+    (lambda m, t, d: hill(np.arange(1, 31) + 0j), "norms must hold real numbers"),
+    (lambda m, t, d: hill(np.arange(1, 31), 2.5), "k must be integers between 1 and 29, not array"),
+    (lambda m, t, d: hill(np.arange(1, 31), "a"), "k must hold real numbers, not dtype <U1"),
+    (lambda m, t, d: hill(np.arange(1, 31), []), "k must be integers between 1 and 29"),
+    (lambda m, t, d: gradient_noise(m, t + 0j, d), "theta must hold real numbers, not dtype complex128"),
+    (lambda m, t, d: gradient_noise(m, np.ma.masked_less(t, 0), d), "theta: masked arrays are not supported"),
+    (lambda m, t, d: gradient_noise(m, t, None), "distribution must be PromptDistribution, not NoneType"),
+    (lambda m, t, d: gradient_noise(None, t, d), "model must have size, "),
+    (lambda m, t, d: gradient_noise(m, t, d, dtype="int32"), "dtype 'int32' is not known; allowed: float32, float64"),
+    (lambda m, t, d: gradient_noise(m, t * 1e18, d, draws=2, batch_size=5, dtype="float64", reference=1),
+     "the covariance of the noise must be finite.*overflows float64"),
 ])
 def test_what_is_refused(setting, call, message):
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(lt.InputError, match=message):
         call(*setting)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
+def test_scale_changes_no_statistic(scale):
+    norms = RNG(0).gamma(2, size=200)
+    plain, far = noise_statistics(norms), noise_statistics(scale * norms)
+    for name in STATISTICS:
+        unit = scale if name in ("mean", "std") else 1
+        assert np.allclose(np.array(far[name]) / unit, plain[name], rtol=1e-9), name
+    spectrum = RNG(0).gamma(1, size=9)
+    assert np.isclose(effective_dimensions(scale * spectrum), effective_dimensions(spectrum), rtol=1e-12)
+    assert np.allclose(gaussian_norms(scale * spectrum, 50) / np.sqrt(scale), gaussian_norms(spectrum, 50), rtol=1e-9)
+    assert np.allclose(hill(scale * norms).index, hill(norms).index, rtol=1e-9)
+    ordinary, other = quantile_plot(norms), quantile_plot(scale * norms)
+    assert np.allclose(np.array(other) / scale, ordinary, rtol=1e-9)

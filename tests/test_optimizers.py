@@ -204,3 +204,52 @@ def test_unknown_optimizers_and_options_are_refused_by_name():
     with pytest.raises(InputError, match="(?=.*'momentum')(?=.*beta1)"):
         make_optimizer("adam", learning_rate=0.1, momentum=0.9)
     assert make_optimizer("sgd", learning_rate=0.1, momentum=0.9) == lt.SGD(0.1, 0.9)
+
+
+def test_adam_is_weighted_means_for_as_long_as_it_runs():
+    """Eq. 10.4-10.5 from the definition, at each of 60 steps: a bias correction that stops counting would show."""
+    gradients, beta = np.random.default_rng(0).standard_normal((60, 3)) + 0.5, 0.9
+    points, _, _ = steps(lt.Adam(0.01, beta, beta), np.zeros(3), lambda step, theta: gradients[step], 60)
+    for step in range(60):
+        weights = beta ** np.arange(step, -1, -1.0)
+        mean, square = (np.average(part, axis=0, weights=weights) for part in (gradients[:step + 1],
+                                                                                gradients[:step + 1] ** 2))
+        np.testing.assert_allclose(points[step] - points[step + 1], 0.01 * mean / (np.sqrt(square) + 1e-8), rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e160, 1e200, 1e300])
+def test_clipping_is_right_where_squares_overflow_or_vanish(scale):
+    gradient = scale * np.array([3.0, 0.0, -4.0])
+    clipped, norm = lt.clip(gradient, 0.5)
+    assert norm == pytest.approx(5 * scale, rel=1e-12)
+    np.testing.assert_allclose(clipped, gradient * min(1.0, 0.5 / (norm + 1e-6)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("entry, norm", [(np.inf, np.inf), (-np.inf, np.inf), (np.nan, np.nan)])
+def test_a_gradient_that_is_not_finite_is_left_as_it_is_and_its_norm_says_so(entry, norm):
+    gradient = np.array([1.0, entry])
+    clipped, found = lt.clip(gradient, 1.0)
+    np.testing.assert_array_equal(clipped, gradient)
+    np.testing.assert_equal(found, norm)
+
+
+def test_integers_are_clipped_as_numbers():
+    clipped, norm = lt.clip(np.array([3, 4]), 1.0)
+    assert norm == 5.0 and clipped.dtype == np.float64
+    np.testing.assert_allclose(clipped, [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(lt.clip([3, 4], 1.0)[0], clipped)
+
+
+@pytest.mark.parametrize("gradient, message", [
+    (np.array([1 + 2j, 0]), "gradient must hold real numbers, not dtype complex128"),
+    (np.ma.masked_equal([1.0, 2.0], 2), "gradient: masked arrays are not supported: fill or drop the masked entries"),
+    (np.ones((2, 2)), r"gradient must have shape \(p,\) with p at least 1, not \(2, 2\)"),
+    (np.ones(0), r"gradient must have shape \(p,\) with p at least 1, not \(0,\)"),
+    (np.ones(2, np.float16), "gradient must not be of dtype float16, which ends at 65504;.*"),
+    (None, "gradient must hold numbers, but one entry is None"),
+    ("abc", "gradient must hold real or complex numbers, not dtype <U3"),
+    (np.array([True, False]), "gradient must hold real or complex numbers, not dtype bool"),
+])
+def test_what_cannot_be_clipped_is_refused(gradient, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
+        lt.clip(gradient, 1.0)

@@ -128,6 +128,25 @@ def test_t_interval_covers_as_often_as_it_says():
     (lambda m, t, b: directional_smoothness(m, t, t, b), "theta_next must differ from theta"),
     (lambda m, t, b: directional_smoothness(m, t, t * np.nan, b), "theta must be finite"),
     (lambda m, t, b: path_smoothness(m, t[None], b), r"path must have shape \(T \+ 1, 36\) with T at least 1"),
+    (lambda m, t, b: directional_smoothness(m, t, t + 1j, b), "theta must hold real numbers, not dtype complex128"),
+    (lambda m, t, b: path_smoothness(m, [t, t + 1], b, "forward"), "method 'forward' is not known; allowed: diff"),
+    (lambda m, t, b: path_smoothness(m, [t, t + 1j], b), "path must hold real numbers, not dtype complex128"),
+    (lambda m, t, b: path_smoothness(m, np.ma.masked_less([t, t + 1], 0), b), "path: masked arrays"),
+    (lambda m, t, b: path_smoothness(m, [t[1:], t[1:]], b), r"path must have shape \(T \+ 1, 36\)"),
+    (lambda m, t, b: path_smoothness(m, [t, t + 1], lt.Prompts(b.Z * np.nan, b.target)), "batch.Z must be finite"),
+    (lambda m, t, b: path_smoothness(m, [t, t + 1], None), "batch must be Prompts or GramPrompts, not NoneType"),
+    (lambda m, t, b: path_smoothness(None, [t, t + 1], b), "model must have size, check_theta and forward"),
+    (lambda m, t, b: path_smoothness(m, [t, t + 1], b, stride=0), "stride must be an integer of at least 1, not 0"),
+    (lambda m, t, b: path_smoothness(m, [t, t + 1], b, progress=1), "progress must be None or callable, not 1"),
+    (lambda m, t, b: fit_smoothness([0, 0, 0], [1, 2, 3]), "needs 3 points with different gradient norms"),
+    (lambda m, t, b: fit_smoothness([0, 0, 0, 1], [1, 2, 3, 4]), "gradient_norm must be at least 0 and its median pos"),
+    (lambda m, t, b: fit_smoothness([-1, 2, 3], [1, 2, 3]), "gradient_norm must be at least 0 .* the smallest is -1"),
+    (lambda m, t, b: fit_smoothness([1, 2, 3j], [1, 2, 3]), "gradient_norm must hold real numbers, not dtype complex128"),
+    (lambda m, t, b: t_interval([1, 2], 2), "level must lie strictly between 0 and 1, not 2"),
+    (lambda m, t, b: t_interval([1, 2j]), "values must hold real numbers, not dtype complex128"),
+    (lambda m, t, b: t_interval([[1, 2]]), r"values must have shape \(N,\), not \(1, 2\)"),
+    (lambda m, t, b: correlation_interval([0.5, 1.5]), r"correlations must lie in \[-1, 1\], not 1.5"),
+    (lambda m, t, b: over_paths([None]), "each fit must have L0, L1, .* as fit_smoothness"),
     (lambda m, t, b: fit_smoothness([1, 2], [1, 2]), "needs 3 points with different gradient norms, not 2"),
     (lambda m, t, b: fit_smoothness([1, 1, 1], [1, 2, 3]), "needs 3 points with different gradient norms"),
     (lambda m, t, b: fit_smoothness([1, 2, 3], [1, 2]), r"one shape \(T,\), not \(3,\) and \(2,\)"),
@@ -144,3 +163,27 @@ def test_intervals_of_correlations_stay_between_minus_one_and_one():
     expected = np.tanh(t_interval(np.arctanh([0.2, 0.5, 0.6])))
     assert np.allclose(correlation_interval([0.2, 0.5, 0.6]), expected)
     assert np.isnan(correlation_interval([0.5])[1:]).all()
+
+
+@pytest.mark.parametrize("length", [1e-200, 1e-160, 1e150])
+def test_a_step_of_any_length_has_a_direction(length):
+    """Squares of 1e-200 vanish, those of 1e200 overflow: neither may enter the norm."""
+    model, theta, batch = case(ROW)
+    step = np.random.default_rng(0).standard_normal(model.size)
+    expected = directional_smoothness(model, theta, theta + step, batch, "exact")
+    if length < 1:                                                           # from 0, where such a step changes theta
+        origin = np.zeros(model.size)
+        expected = directional_smoothness(model, origin, step, batch, "exact")
+        assert np.isclose(directional_smoothness(model, origin, length * step, batch), expected, atol=1e-8)
+    else:
+        assert np.isclose(directional_smoothness(model, theta, length * step, batch), expected, rtol=1e-1)
+
+
+def test_a_long_path_is_right_although_its_steps_of_differences_are_shared():
+    """130 steps over which theta grows a hundredfold and the gradient by much more."""
+    model, theta, batch = case(ROW)
+    path = theta * np.geomspace(0.05, 5, 131)[:, None]
+    measured = path_smoothness(model, path, batch)
+    exact = path_smoothness(model, path, batch, "exact")
+    assert exact.gradient_norm.max() > 1e4 * exact.gradient_norm.min()
+    assert np.allclose(measured.smoothness, exact.smoothness, rtol=1e-6)

@@ -141,6 +141,20 @@ def test_trimmed_mean_and_median_forget_a_rare_prompt():
     (dict(clip_threshold=0.0), "clip_threshold must be a finite number greater than 0, not 0.0"),
     (dict(seed=-1), "seed must be an integer of at least 0, not -1"),
     (dict(dtype="float16"), "dtype 'float16' is not known; allowed: float32, float64"),
+    (dict(theta_at=[1.5]), "theta_at must hold integers from 0 to 25, the number of steps, not 1.5"),
+    (dict(theta_at="1"), "theta_at must hold integers from 0 to 25, the number of steps, not '1'"),
+    (dict(theta_at=[-1]), "theta_at must hold integers from 0 to 25, the number of steps, not -1"),
+    (dict(theta_at=[3, 26]), "theta_at must hold integers from 0 to 25, the number of steps, not 26"),
+    (dict(theta_at=7), "theta_at must be a sequence of integers, not 7"),
+    (dict(theta_at=np.ma.masked_equal([1, 2], 2)), "theta_at: masked arrays are not supported: .*"),
+    (dict(deadline_seconds=float("nan")), "deadline_seconds must be a finite number at least 0, not nan"),
+    (dict(deadline_seconds=-1), "deadline_seconds must be a finite number at least 0, not -1"),
+    (dict(progress=3), "progress must be None or callable, not 3"),
+    (dict(seed=True), "seed must be an integer of at least 0, not True"),
+    (dict(batch_size="a", batch=EVALUATION[0]), "batch size must be an integer of at least 1, not 'a'"),
+    (dict(theta=np.full(36, np.nan)), "theta must be finite, but 36 of 36 entries are not; the first is nan at 0"),
+    (dict(theta=np.full(36, 1e300)), "theta in float32 must be finite, .*"),
+    (dict(theta=np.ma.masked_equal(np.zeros(36), 0)), "theta: masked arrays are not supported: .*"),
 ])
 def test_refusals(options, message):
     with pytest.raises(lt.InputError, match=f"^{message}$"):
@@ -156,6 +170,11 @@ def test_refusals(options, message):
     (lambda: run(batch=np.zeros(3)), "batch must be Prompts or GramPrompts, not ndarray"),
     (lambda: run(theta=np.zeros(3)), r"theta must have shape \(36,\) for this model, not \(3,\)"),
     (lambda: run(theta=np.zeros(36, complex)), "theta must be real, not of dtype complex128"),
+    (lambda: lt.train(None, DISTRIBUTION, lt.Adam(0.1), steps=1), "model must have size, forward, backward and init, as .*"),
+    (lambda: lt.train(MODEL, DISTRIBUTION, lt.Adam, steps=1), "optimizer must have init and update, as lt.Adam.*"),
+    (lambda: lt.evaluation_batch(None, 0, 5), r"distribution must have draw and draw_gram, as lt.PromptDistribution\(\) has, not None"),
+    (lambda: prompt_statistics(np.ones(3) * 1j), "losses must hold real numbers, not dtype complex128"),
+    (lambda: prompt_statistics([]), r"losses must have shape \(B,\) with B at least 1, not \(0,\)"),
 ])
 def test_more_refusals(wrong, message):
     with pytest.raises(lt.InputError, match=f"^{message}$"):
@@ -220,3 +239,16 @@ def test_gradients_that_are_not_finite_are_counted_in_a_row():
 def test_a_distribution_of_another_dimension_is_refused():
     with pytest.raises(lt.InputError, match="distribution has dimension 4, but the model has dimension 3"):
         lt.train(MODEL, lt.PromptDistribution(4, 5), lt.Adam(0.1), steps=1)
+
+
+@pytest.mark.parametrize("steps", [1, 3, PATIENCE - 1, PATIENCE + 5])
+def test_a_run_without_one_finite_gradient_has_diverged(steps):
+    """Shorter than its patience it ended "done", at the point it started from."""
+    history = run(theta=np.full(36, 1e30), steps=steps, dtype="float64", evaluation=())
+    assert history.status == "diverged" and history.summary["not_finite"]["float64"] == min(steps, PATIENCE)
+    assert np.array_equal(history.arrays["theta"][-1], np.full(36, 1e30))
+
+
+def test_theta_is_kept_wherever_it_is_asked_for():
+    for wanted in ([25, 3], (3, 25), {3, 25}, np.array([3, 25]), range(3, 26, 22), iter([3, 25]), [np.int64(3)]):
+        assert run(theta_at=wanted).arrays["theta_step"].tolist() == [0, 3, 25]

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from cases import relative_error
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lintransformer as lt
@@ -15,6 +15,8 @@ from lintransformer.optimizers import clip
 @given(layers=st.integers(1, 5), heads=st.integers(1, 3), dimension=st.sampled_from([1, 2, 3, 5, 10, 11]),
        context=st.integers(1, 7), count=st.integers(1, 9), chunk=st.sampled_from([None, 1, 4]),
        seed=st.integers(0, 2**32 - 1), parametrization=st.sampled_from(["block", "separate"]))
+@example(layers=3, heads=1, dimension=3, context=4, count=9, chunk=4, seed=0, parametrization="block")
+@example(layers=2, heads=2, dimension=10, context=4, count=7, chunk=5, seed=0, parametrization="separate")
 def test_fast_path_equals_the_reference(layers, heads, dimension, context, count, chunk, seed, parametrization):
     """Both memory layouts are met: d below and from BLAS_FROM_DIMENSION = 10 on."""
     scale = 0.4 / max(1, dimension / 5)
@@ -48,6 +50,33 @@ def test_a_workspace_computes_in_its_own_dtype(options):
     assert lt.Workspace(model, 4, "float32").value_and_gradient(theta, batch)[1].dtype == np.float32
     narrow = batch.astype(np.float32)
     assert lt.Workspace(model, 4, "float64").value_and_gradient(theta.astype(np.float32), narrow)[1].dtype == float
+
+
+@pytest.mark.parametrize("count, chunk", [(9, 4), (8, 4), (5, 4), (3, 4), (7, 1), (1300, None)])
+def test_every_chunk_counts_and_the_rest_too(count, chunk):
+    """Value, gradient and losses over whole chunks and what is left; d = 20 works in chunks of 625 by default."""
+    dimension = 20 if chunk is None else 3
+    model = lt.build_model(2, dimension, init_scale=0.2 if chunk else 0.02)
+    theta, batch = model.init(np.random.default_rng(0)), _batch(dimension, count)
+    workspace = lt.Workspace(model, count, chunk=chunk)
+    assert chunk or workspace._chunk == 625
+    value, gradient = workspace.value_and_gradient(theta, batch)
+    parts = [lt.value_and_gradient(model, theta, batch.take([i])) for i in range(0, count, 1 if chunk else 100)]
+    expected_value, expected_gradient = lt.value_and_gradient(model, theta, batch)
+    assert np.isclose(value, expected_value, rtol=1e-12) and relative_error(gradient, expected_gradient) < 1e-11
+    losses = workspace.prompt_losses(theta, batch)
+    assert losses.shape == (count,) and np.isclose(losses.mean(), value, rtol=1e-12)
+    assert np.allclose(losses[::1 if chunk else 100], [part[0] for part in parts], rtol=1e-10)
+
+
+def test_a_float32_workspace_computes_in_float32():
+    """Down to the kernel's buffers: one of float64 among them would make each product twice as slow."""
+    model, batch = lt.build_model(2, 3), _batch(3, 4)
+    workspace = lt.Workspace(model, 4, "float32")
+    workspace.value_and_gradient(model.init(np.random.default_rng(0)), batch)
+    kernel, = workspace._local.by_size.values()
+    arrays = [array for array in vars(kernel).values() if isinstance(array, np.ndarray)]
+    assert len(arrays) > 10 and {array.dtype for array in arrays} == {np.dtype("float32")}
 
 
 def test_a_gradient_is_not_overwritten_by_the_next_call():

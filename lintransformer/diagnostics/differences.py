@@ -44,7 +44,7 @@ def difference_step(value_and_gradient, theta):
     the ladder ends where it has begun to rise: 10 gradients in most cases. Scales: eps f / unit^2 is what
     rounding f alone would make of H.
     """
-    unit = max(1.0, np.abs(theta).max() / 10)                                # far out lengths grow with theta
+    unit = length_unit(theta)
     f, _ = value_and_gradient(theta)
 
     def quotient(h, u):
@@ -66,6 +66,11 @@ def difference_step(value_and_gradient, theta):
         if least == 0 or least < changes[-1] / 3 < np.inf:
             break
     return _balanced(steps, quotients, changes, np.finfo(float).eps * abs(f) / unit**2)
+
+
+def length_unit(theta):
+    """1, or a tenth of theta's largest entry: far out lengths grow with theta."""
+    return max(1.0, np.abs(theta).max() / 10)
 
 
 def _balanced(steps, quotients, changes, rounding_of_f):

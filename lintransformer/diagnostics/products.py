@@ -22,8 +22,8 @@ import warnings
 import numpy as np
 
 from lintransformer.checks import InputError, check_choice, finite, real_array
-from lintransformer.diagnostics.differences import difference_step
-from lintransformer.objective import check_objective, check_theta, exact_hessian_vector_product, gradient
+from lintransformer.diagnostics.differences import difference_step, length_unit
+from lintransformer.objective import check_objective, check_theta, exact_hessian_vector_product, gradient, value
 from lintransformer.prompts import arrays_of
 from lintransformer.random import stream
 from lintransformer.workspace import Workspace
@@ -33,6 +33,7 @@ ERROR_OF_DEFAULT = 1e-8             # above it, by estimate, the default takes t
 NO_HESSIAN = 1e-3                   # a product that changes by more when theta is rounded otherwise is refused
 PROBED_PROMPTS = 64                 # the largest prompts, on which that is tried
 ANALYTIC_STEP, ANALYTIC = 1e-5, 1e-5    # a complex step is believed if a difference at this step agrees to this share
+PLATEAU = 1e-10                     # ... unless the change is below this share of f in units of length squared
 DECIDED_BY_ROUNDING = "the Hessian at theta does not exist in floating point: rounding decides it (a diverged point)"
 
 
@@ -152,7 +153,7 @@ def _complex(model, theta, batch):
         shifted = (gradient(model, theta + 1j * COMPLEX_STEP * u, batch) for u in unit)
         return np.stack([g.imag for g in shifted]) * (norm / COMPLEX_STEP)
 
-    _refuse_rounding(product_at, theta, _largest_prompts(batch))
+    _refuse_rounding(model, product_at, theta, _largest_prompts(batch))
     return lambda v: product_at(theta, batch, v)
 
 
@@ -160,7 +161,7 @@ def _exact(model, theta, batch):
     def product_at(theta, batch, v):
         return exact_hessian_vector_product(model, theta, batch, v)
 
-    _refuse_rounding(product_at, theta, _largest_prompts(batch))
+    _refuse_rounding(model, product_at, theta, _largest_prompts(batch))
     return lambda v: product_at(theta, batch, v)
 
 
@@ -185,20 +186,20 @@ def _is_analytic(model, theta, batch):
         np.abs(by_difference - by_step).max() <= ANALYTIC * (np.abs(by_step).max() + np.abs(ahead).max())
 
 
-def _refuse_rounding(product_at, theta, prompts):
-    """Refuse a theta whose neighbour, one rounding away in every entry, has another Hessian, or whose H has no
-    symmetry left: three products tell."""
+def _refuse_rounding(model, product_at, theta, prompts):
+    """Refuse a theta whose neighbour, one rounding away in every entry, has another Hessian: three products tell.
+
+    A Hessian that is zero to the rounding of f, as on a plateau, is not meant.
+    """
     rng = stream(0, "probe")
     V, sides = rng.standard_normal((3, len(theta))), rng.integers(0, 2, len(theta))
     with np.errstate(all="ignore"):
         here = product_at(theta, prompts, V)
-        there = product_at(theta * np.where(sides, 1 + 4e-16, 1 - 4e-16), prompts, V)
-        if not (np.isfinite(here).all() and np.isfinite(there).all()):       # refused by name, by `Product`
+        change = np.abs(product_at(theta * np.where(sides, 1 + 4e-16, 1 - 4e-16), prompts, V) - here).max(axis=1)
+        if not np.isfinite(change).all():                                    # refused by name, by `Product`
             return
-        size = np.abs(here).max(axis=1, keepdims=True)
-        change = np.abs((there - here) / np.where(size == 0, 1, size)).max()
-        pairs = V @ (here / (size.max() or 1)).T                             # <v_i, H v_j>
-    if change > NO_HESSIAN or np.abs(pairs - pairs.T).max() > NO_HESSIAN * len(theta):
+        plateau = PLATEAU * abs(value(model, theta, prompts)) / length_unit(theta) ** 2
+    if np.any((change > NO_HESSIAN * np.abs(here).max(axis=1)) & (change > plateau)):
         raise InputError(DECIDED_BY_ROUNDING)
 
 

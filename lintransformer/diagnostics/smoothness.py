@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lintransformer.checks import (InputError, check_abilities, check_callable, check_level, check_positive_integer,
-                                   real_array)
+                                   real_array, shown)
 from lintransformer.diagnostics.products import chosen_method, finite_batch, finite_point, make_product
 from lintransformer.objective import check_objective
 from lintransformer.workspace import Workspace
@@ -184,7 +184,10 @@ def over_paths(fits, level=0.95):
     The seed is the unit of replication: points of one path follow one another, so that an interval from the
     regression itself would be far too narrow. With one path the interval is NaN.
     """
-    fits = list(fits)
+    try:
+        fits = list(fits)
+    except TypeError:
+        raise InputError(f"fits must be a sequence of fit_smoothness(...), not {shown(fits)}") from None
     for fit in fits:
         check_abilities("each fit", fit, SmoothnessFit._fields, "fit_smoothness(...)")
     numbers = {name: (correlation_interval if name == "rank_correlation" else t_interval)(

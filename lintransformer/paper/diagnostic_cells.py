@@ -111,7 +111,7 @@ def compute_curvature(config: dict, inputs: list, report) -> Outcome:
     for i, step in enumerate(steps):
         report(i / len(steps))
         try:
-            dense = hessian(model, kept[step], batch, _method(config)).to_dense()
+            dense = hessian(model, kept[step], batch, config.get("method")).to_dense()
         except (KeyError, InputError):                                       # not reached, or diverged
             without.append(step)
             continue
@@ -132,7 +132,7 @@ def compute_smoothness(config: dict, inputs: list, report) -> Outcome:
     if len(path) < 2:                                                        # the first step diverged
         return Outcome({name: np.empty(0) for name in ("step", *PathSmoothness._fields)},
                        summary={"negative": 0})
-    measured = path_smoothness(model, path, batch, _method(config), config["stride"], report)
+    measured = path_smoothness(model, path, batch, config.get("method"), config["stride"], report)
     arrays = {"step": np.arange(0, len(path) - 1, config["stride"]), **measured._asdict()}
     return Outcome(arrays, summary={"negative": int(np.sum(measured.smoothness < 0))})
 
@@ -143,12 +143,8 @@ def _of(training: Cell) -> dict:
     model = training.config["model"]
     return {"distribution": training.config["distribution"], "model": model,
             "evaluation": {"seed": recorded["seeds"][0], "prompts": prompts},
+            # the default by now; it stays, because it names the cells that are stored
             **({"method": "exact"} if build_model(**model).has_kinks else {})}
-
-
-def _method(config):
-    """How Hessian-vector products are computed: by the default, unless the configuration says otherwise."""
-    return config.get("method", "difference")
 
 
 def _model_and_batch(config):
