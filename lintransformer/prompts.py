@@ -244,8 +244,8 @@ class Batch:
         keep(self, **{name: _mapped(getattr(self, name), lambda value, name=name: _read_only(_array(name, value)))
                       for name in ("inputs", "target")})
         if len({len(array) if array.ndim else 0 for _, array in arrays_of(self)}) != 1:
-            raise InputError("every array of a batch must have one entry an example along its first axis; the shapes are "
-                             + ", ".join(str(array.shape) for _, array in arrays_of(self)))
+            raise InputError("every array of a batch must have one entry an example along its first axis; the shapes "
+                             "are " + ", ".join(str(array.shape) for _, array in arrays_of(self)))
 
     def __len__(self):
         return len(next(arrays_of(self))[1])
@@ -256,7 +256,7 @@ class Batch:
 
     def astype(self, dtype):
         """Floating-point arrays in another precision; integers (tokens, classes) stay."""
-        return Batch(*(_mapped(part, lambda array: array.astype(dtype) if np.asarray(array).dtype.kind == "f" else array)
+        return Batch(*(_mapped(part, lambda array: array.astype(dtype) if array.dtype.kind == "f" else array)
                        for part in (self.inputs, self.target)))
 
     def take(self, index):

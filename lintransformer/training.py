@@ -97,8 +97,8 @@ def train(model, distribution, optimizer, *, steps, batch_size=1000, clip_thresh
     ----------
     model : an objective: what `build_model` or `Objective` returns, or anything with `size` and
         `value_and_gradient(theta, batch)`
-    distribution : the source, from which every step draws `batch_size` fresh examples: `PromptDistribution`, or anything
-        with `draw(rng, size, dtype)`; what that returns is handed to the model as it is
+    distribution : the source, from which every step draws `batch_size` fresh examples: `PromptDistribution`, or
+        anything with `draw(rng, size, dtype)`; what that returns is handed to the model as it is
     optimizer : `SGD`, `Adam`, `SignDescent`, or anything with their `init` and `update`
     steps, batch_size, seed : int; the seed sets the initialisation and the prompts by independent streams
     clip_threshold : float or None, of the joint gradient norm

@@ -48,8 +48,8 @@ class Workspace:
         value, gradient = self.model.value_and_gradient(theta, batch)
         gradient = np.asarray(gradient)
         if gradient.shape != theta.shape or gradient.dtype.kind != "f":
-            raise InputError(f"the model's gradient must be real and of theta's shape {theta.shape}, not {gradient.dtype} "
-                             f"of shape {gradient.shape}")
+            raise InputError(f"the model's gradient must be real and of theta's shape {theta.shape}, not "
+                             f"{gradient.dtype} of shape {gradient.shape}")
         return float(value), gradient
 
     def prompt_losses(self, theta, batch):

@@ -110,7 +110,8 @@ class Product:
                 raise InputError("the Hessian at theta is not finite: f overflows there (a diverged point)")
             Hv = np.ldexp(Hv, exponent)
         if not np.isfinite(Hv).all():
-            raise InputError(f"H v overflows float64 for a v as long as this; its largest entry is {np.abs(v).max():.3g}")
+            raise InputError("H v overflows float64 for a v as long as this; its largest entry is "
+                             f"{np.abs(v).max():.3g}")
         return Hv.reshape(v.shape)
 
 
@@ -178,7 +179,7 @@ def _is_analytic(model, theta, batch):
         warnings.simplefilter("error", np.exceptions.ComplexWarning)
         try:
             shifted = np.asarray(gradient(model, theta + 1j * COMPLEX_STEP * v, batch))
-        except Exception:                                                    # whatever their code makes of complex numbers
+        except Exception:                                                    # whatever their code makes of them
             return False
         ahead, behind = (gradient(model, theta + s * ANALYTIC_STEP * v, batch) for s in (1, -1))
     by_difference, by_step = (ahead - behind) / (2 * ANALYTIC_STEP), shifted.imag / COMPLEX_STEP
@@ -204,7 +205,7 @@ def _refuse_rounding(model, product_at, theta, prompts):
 
 
 def _largest_prompts(batch):
-    """The examples with the largest entries, where something overflows or is lost first; a batch that has no `take`, whole."""
+    """The examples with the largest entries, where something is lost first; a batch that has no `take`, whole."""
     if not hasattr(batch, "take") or batch.size <= PROBED_PROMPTS:
         return batch
     size = np.max([np.abs(array.reshape(len(array), -1)).max(axis=1) for _, array in arrays_of(batch)

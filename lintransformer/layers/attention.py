@@ -81,8 +81,9 @@ def _over_keys(W, dW):
 class Attention:
     """One layer, eq. 7-8. A layer's weights are a list: here w = [P, Q]."""
 
-    def __init__(self, dimension, heads=1, activation=Linear()):
-        self.activation, self.smooth = activation, activation.smooth
+    def __init__(self, dimension, heads=1, activation=None):
+        self.activation = Linear() if activation is None else activation
+        self.smooth = self.activation.smooth
         self.shapes = [(heads, dimension + 1, dimension + 1)] * 2
 
     def forward(self, w, Z):

@@ -14,7 +14,7 @@ class TangentAttention(Attention):
 
     def weights(self, cache):
         """W (H, N, N, B) of a forward pass: phi of the scores."""
-        return cache[5]
+        return cache[4]
 
     def resolved(self, cache):
         """Whether the (real) scores are known well enough for weights: to 1e-3, or so that one key takes all.
@@ -22,7 +22,7 @@ class TangentAttention(Attention):
         Beyond 10^13 a score's rounding is worth more, and what two keys of nearly equal score share is chance: no
         derivative means anything there. Only where keys compete.
         """
-        P, Q, Z, U, W, V, n = cache
+        Z, U = cache[2:4]
         keys = Z[:, :-1] if getattr(self.activation, "context_only", False) else Z
         if not getattr(self.activation, "competes", False) or keys.shape[1] == 1:
             return True

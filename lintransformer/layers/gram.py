@@ -107,7 +107,7 @@ class GramAttention:
 class ToGram:
     """Tokens (D, N, B) to (G, z, n), for models that compute their tokens (an embedding); no weights."""
 
-    shapes = []
+    shapes = ()
 
     def forward(self, w, Z):
         context = Z[:, :-1]

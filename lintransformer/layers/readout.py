@@ -8,7 +8,7 @@ import numpy as np
 class ReadTokens:
     """(D, N, B) to the predictions (B,); eq. 3.1 and 4.1."""
 
-    shapes = []
+    shapes = ()
 
     def forward(self, w, Z):
         return -Z[-1, -1], (Z.shape, Z.dtype)
@@ -32,7 +32,7 @@ class ReadTokens:
 class ReadGram:
     """(G, z, n) to the predictions (B,); eq. 5.3."""
 
-    shapes = []
+    shapes = ()
 
     def forward(self, w, state):
         return -state.z[-1], (state.G.shape, state.z.shape, state.z.dtype)
@@ -56,4 +56,4 @@ class ReadGram:
 
 def zeros(shape, dtype):
     """Zeros of a dtype; an object array gets exact ones, since 0 / n would be a float."""
-    return np.full(shape, Fraction(0) if dtype == object else 0, dtype)
+    return np.full(shape, Fraction(0) if np.dtype(dtype).kind == "O" else 0, dtype)

@@ -70,7 +70,7 @@ class Transformer(Objective):
         return self._ends[self.layers - 1]
 
     def init(self, rng, dtype=np.float64):
-        """theta (p,), float32 or float64: attention entries N(0, init_scale^2) ("authors' code": 0.05; Appendix B 0.1)."""
+        """theta (p,): attention entries N(0, init_scale^2) ("authors' code": 0.05; Appendix B 0.1)."""
         dtype = check_dtype(dtype)
         check_generator(rng)
         attention = self.init_scale * rng.standard_normal(self.attention_size)
@@ -100,7 +100,7 @@ class Transformer(Objective):
     def attention_weights(self, theta, batch):
         """W = phi(Z^T Q Z) of every layer, (H, n + 1, n + 1, B) each: row key, column query; token form only."""
         if self.form_name != "token":
-            raise InputError(f"the {self.form_name} form has no weights of single tokens: build the model with form='token'")
+            raise InputError(f"the {self.form_name} form has no weights of single tokens: use form='token'")
         caches, first = self.forward(theta, batch)[1], 0 if self.embedding is None else 1
         return [layer.attention.weights(cache) for layer, (_, cache) in
                 zip(self.model.layers[first:first + self.layers], caches[first:first + self.layers])]

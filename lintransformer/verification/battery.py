@@ -28,7 +28,7 @@ from lintransformer.workspace import Workspace
 ROUTE_TOLERANCE = 1e-12          # two exact routes to the same number, in float64
 FLOAT32_TOLERANCE = 2e-5
 SPECTRUM_TOLERANCE = 1e-9
-HESSIAN_DIFFERENCE_TOLERANCE = 1e-7
+HESSIAN_DIFFERENCE_TOLERANCE = 1e-8           # of the zoo at its points; measured: up to 4e-9
 NOT_COVERED = ("points on kinks or far out, large batches (but for --full), training, sampling beyond its moments, "
                "what is drawn and stored; the tests cover these")
 
@@ -263,7 +263,8 @@ def paper_size(row):
 
 
 CHECKS = [gradient_by_complex_step, gradient_by_differences, taylor_orders, duality, exact_hessian,
-          hessian_routes, definition, forms_agree, workspace_agrees, large_scores, idle_entries, float32_agrees, spectrum]
+          hessian_routes, definition, forms_agree, workspace_agrees, large_scores,
+          idle_entries, float32_agrees, spectrum]
 FULL_CHECKS = [exact_derivatives, paper_size]
 COMMON_CHECKS = [("optimizers", OPTIMIZER_CHECKS), ("one layer", [one_layer_population, covariances]),
                  ("spectra", [lanczos_residuals])]
