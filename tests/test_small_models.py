@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from small_attention import CausalAttention
 from small_images import LSTM, AveragePool, Convolution, Flatten, MeanOverTime
@@ -76,7 +76,7 @@ def backward_of(layer):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@settings(max_examples=3)
+@settings(max_examples=3, phases=[Phase.generate])
 @given(data=st.data())
 def test_backward_is_the_derivative_of_forward(name, data):
     layer, shape = LAYERS[name]
@@ -86,7 +86,7 @@ def test_backward_is_the_derivative_of_forward(name, data):
 
 
 @pytest.mark.parametrize("name", WITH_TANGENTS)
-@settings(max_examples=3)
+@settings(max_examples=3, phases=[Phase.generate])
 @given(data=st.data())
 def test_tangents_are_complex_steps(name, data):
     """Of forward and of backward, for two directions at once; with an input that moves, and with one that does not."""
@@ -114,7 +114,7 @@ def test_tangents_are_complex_steps(name, data):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@settings(max_examples=3)
+@settings(max_examples=3, phases=[Phase.generate])
 @given(data=st.data())
 def test_float32_stays_float32(name, data):
     layer, shape = LAYERS[name]
