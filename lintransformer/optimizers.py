@@ -129,7 +129,7 @@ def make_optimizer(name, **options):
 
 
 def clip(gradient, threshold):
-    """Scale the whole gradient to a norm of at most `threshold`; derivations/10-optimizers.md, eq. 10.9.
+    """Scale the whole gradient to a norm of at most `threshold`; derivations/10-optimizers.md, eq. 10.9-10.10.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def writes_into_theta(self, found, theta, batch):
 
 
 def writes_into_batch(self, found, theta, batch):
-    batch.target[:] = np.clip(batch.target, -0.1, 0.1)
+    batch[1][:] = np.clip(batch[1], -0.1, 0.1)
     return found
 
 
@@ -161,12 +161,13 @@ class Double(Pairs):
         return super().draw(rng, size, np.float64)
 
 
-class Overwrites(Pairs):
+class Overwrites(ThreeLines):
     def draw(self, rng, size, dtype):
         batch = super().draw(rng, size, dtype)
         self.kept = getattr(self, "kept", {})
         kept = self.kept.setdefault(np.dtype(dtype), batch)
-        kept.inputs[...], kept.target[...] = batch.inputs, batch.target
+        for array, drawn in zip(kept, batch):
+            array[...] = drawn
         return kept
 
 
@@ -178,7 +179,7 @@ MISTAKES = {
     "the gradient's sign": (wrong("value_and_gradient", lambda s, found, *a: (found[0], -found[1])), Pairs(),
                             "Taylor remainder R1"),
     "theta is written into": (wrong("value_and_gradient", writes_into_theta), Pairs(), "purity"),
-    "the batch is written into": (wrong("value_and_gradient", writes_into_batch), Pairs(), "purity"),
+    "the batch is written into": (wrong("value_and_gradient", writes_into_batch), ThreeLines(), "purity"),
     "one buffer for all gradients": (wrong("value_and_gradient", keeps_its_gradient), Pairs(), "purity"),
     "state between calls": (wrong("value_and_gradient", counts_calls), Pairs(), "purity"),
     "float32 becomes float64": (wrong("value_and_gradient", computes_in_float64), Pairs(), "float32 against float64"),

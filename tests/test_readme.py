@@ -23,6 +23,14 @@ def test_python_blocks_run_in_order():
     assert len([line for line in blocks[2].splitlines() if line]) <= 12
 
 
+def test_the_worked_example_of_a_new_layer_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "CONTRIBUTING.md", "exec"), namespace)
+    assert len(blocks) == 4 and namespace["rows"]
+
+
 def test_shell_commands_are_those_of_the_command_line():
     commands = re.findall(r"lintransformer (run [^`|\n]*|verify|list|info)", README)
     assert any(command.startswith("run fig2") for command in commands)

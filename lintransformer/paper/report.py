@@ -77,9 +77,9 @@ def environment(**how):
 
     All that is put in is escaped; a name that is not there is an error, never empty.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
-    made = Environment(loader=PackageLoader("lintransformer.paper"), undefined=StrictUndefined,
+    made = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined,
                        autoescape=True, trim_blocks=True, lstrip_blocks=True, **how)
     made.globals.update(raw=Markup, code=as_code)
     return made

@@ -2,7 +2,7 @@
 
 Between two points h apart the gradient of a smooth f changes by O(h), and by hardly more than between their neighbours.
 Across a kink, and across a jump of f itself, the change stays, however short h is: it is looked for where fourth
-differences are largest, and followed down. derivations/11-hessian-vector-products.md, eq. 11.14.
+differences are largest, and followed down. derivations/17-checks.md, eq. 17.3.
 """
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 `lintransformer/objective.py` says what more an objective may offer; what it does not is listed as "not offered".
 Derivatives are checked entry by entry for up to 60 of them; beyond, for some of each weight and along random lines.
-Derivations: derivations/01-notation.md, eq. 1.11; derivations/11-hessian-vector-products.md, eq. 11.9-11.14.
+Derivations: derivations/01-notation.md, eq. 1.11; derivations/11-hessian-vector-products.md, eq. 11.9-11.11;
+derivations/17-checks.md.
 """
 from __future__ import annotations
 
