@@ -101,10 +101,11 @@ class Product:
         return Hv.reshape(v.shape)
 
 
-def make_product(model, theta, batch, method=None, workspace=None, step=None):
+def make_product(model, theta, batch, method=None, workspace=None, step=None, tried=False):
     """The `Product` at a point that `finite_point` has passed.
 
-    `method` is what `chosen_method` returned; a workspace and a `Step` of differences may be brought along.
+    `method` is what `chosen_method` returned; a workspace and a `Step` of differences may be brought along, and that
+    a point nearby was `tried` for a Hessian that rounding decides.
     """
     if method in (None, "difference"):
         workspace = workspace or Workspace(model, batch.size, "float64")
@@ -117,7 +118,10 @@ def make_product(model, theta, batch, method=None, workspace=None, step=None):
                              "overflows, or rounding decides it; a diverged point)")
         else:
             return Product(model, "difference", _difference(theta, batch, workspace, step.h), step)
-    return Product(model, method, WITHOUT_DIFFERENCES[method](model, theta, batch), step)
+    product_at = WITHOUT_DIFFERENCES[method](model, batch)
+    if not tried:
+        _refuse_rounding(model, product_at, theta, _largest_prompts(batch))
+    return Product(model, method, lambda v: product_at(theta, batch, v), step)
 
 
 def _difference(theta, batch, workspace, h):
@@ -132,25 +136,23 @@ def _difference(theta, batch, workspace, h):
     return product
 
 
-def _complex(model, theta, batch):
+def _complex(model, batch):
     def product_at(theta, batch, v):
         unit, norm = _normalised(v)
         shifted = (gradient(model, theta + 1j * COMPLEX_STEP * u, batch) for u in unit)
         return np.stack([g.imag for g in shifted]) * (norm / COMPLEX_STEP)
 
-    _refuse_rounding(model, product_at, theta, _largest_prompts(batch))
-    return lambda v: product_at(theta, batch, v)
+    return product_at
 
 
-def _exact(model, theta, batch):
+def _exact(model, batch):
     together = max(1, STACK_ENTRIES // (batch.size * _largest(model, batch)))
 
     def product_at(theta, batch, v):
         parts = (v[start:start + together] for start in range(0, len(v), together))
         return np.concatenate([exact_hessian_vector_product(model, theta, batch, part) for part in parts])
 
-    _refuse_rounding(model, product_at, theta, _largest_prompts(batch))
-    return lambda v: product_at(theta, batch, v)
+    return product_at
 
 
 WITHOUT_DIFFERENCES = {"complex": _complex, "exact": _exact}
