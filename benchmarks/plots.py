@@ -78,7 +78,7 @@ def _dots(panel, places, records, scale, key, horizontal=False):
     """Medians with quartiles of one peer; joined by a line if the places are numbers."""
     median = [scale * record["median"] for record in records]
     low, high = ([scale * record["quartiles"][end] for record in records] for end in (0, 1))
-    whiskers = [[m - l for m, l in zip(median, low)], [h - m for m, h in zip(median, high)]]
+    whiskers = [[m - end for m, end in zip(median, low)], [end - m for m, end in zip(median, high)]]
     look = {**LOOKS[key], "label": peers.NAMES[key], "markersize": 8, "capsize": 3}
     if horizontal:
         panel.errorbar(median, places, xerr=whiskers, linestyle="none", **look)

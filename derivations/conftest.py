@@ -1,4 +1,4 @@
-"""Runs the Python blocks of every chapter (and of README.md) as tests; a block sees the names of the blocks before it in its chapter."""
+"""Runs the Python blocks of every chapter (and of README.md) as tests; a block sees its chapter's earlier names."""
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser

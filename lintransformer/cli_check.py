@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from lintransformer.cli_output import reader_may_leave
+from lintransformer.cli_arguments import path
+from lintransformer.cli_output import printable, reader_may_leave
 
 
 def add_check(commands):
@@ -13,7 +13,7 @@ def add_check(commands):
         "check", help="check stored traces, figures and the ledger of a results folder", allow_abbrev=False,
         description="Check every stored trace against its hash, derive every figure, table and the ledger "
                     "from the traces again, and name what differs, a line each (then exit code 1).")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="results, such as results/laptop")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="results, such as results/laptop")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but mismatches")
     parser.set_defaults(execute=execute)
 
@@ -28,14 +28,16 @@ def progress_bar(figures):
 def execute(args) -> int:
     """Run the check and return its exit code."""
     from lintransformer.paper.checking import check_folder
+    from lintransformer.paper.figures import ready_to_draw
+    ready_to_draw()
     findings = check_folder(args.folder, iter if args.quiet or not sys.stderr.isatty() else progress_bar)
     with reader_may_leave():
         for line in findings.mismatches:
-            print(line)
+            print(printable(line))
         if not args.quiet:
             for line in findings.notes:
-                print(f"note: {line}")
+                print(printable(f"note: {line}"))
             cells = ", ".join(f"{count} {status}" for status, count in sorted(findings.cells.items())) or "none"
             found = f"{len(findings.mismatches)} mismatches" if findings.mismatches else "all as written"
-            print(f"{args.folder}: cells: {cells}; derived files compared: {findings.files}; {found}")
+            print(printable(f"{args.folder}: cells: {cells}; derived files compared: {findings.files}; {found}"))
     return 1 if findings.mismatches else 0

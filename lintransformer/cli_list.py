@@ -10,7 +10,7 @@ def add_list(commands):
 
 def add_info(commands):
     """Add the command ``info``."""
-    parser = commands.add_parser("info", help="versions and machine results depend on", allow_abbrev=False)
+    parser = commands.add_parser("info", help="versions, machine and BLAS kernel", allow_abbrev=False)
     parser.set_defaults(execute=execute_info)
 
 
@@ -31,15 +31,12 @@ def execute_list(args) -> int:
 
 
 def execute_info(args) -> int:
-    """Print versions and machine."""
-    import numpy  # noqa: F401  (loads the BLAS that is reported)
-    from threadpoolctl import threadpool_info
-
+    """Print versions, machine and BLAS."""
     from lintransformer.paper.environment import machine, versions
-    blas = [(pool["internal_api"], f"{pool['version']}, {pool['num_threads']} threads outside workers")
-            for pool in threadpool_info() if pool["user_api"] == "blas"]
+    found = machine()
+    kernels = [("blas", kernel) for kernel in found.pop("blas")]
     print_table([*((name, version or "not installed") for name, version in versions().items()),
-                 *((name, str(value)) for name, value in machine().items()), *blas])
+                 *((name, str(value)) for name, value in found.items()), *kernels])
     return 0
 
 

@@ -1,7 +1,8 @@
 """``lintransformer report``: a results folder as one page to read."""
 from __future__ import annotations
 
-from pathlib import Path
+from lintransformer.cli_arguments import path
+from lintransformer.cli_output import printable
 
 
 def add_report(commands):
@@ -10,7 +11,7 @@ def add_report(commands):
         "report", help="write report.html and report.md into a results folder", allow_abbrev=False,
         description="Write report.html, one file that needs no other, and report.md into a results folder: "
                     "the ledger of claims, every figure and table, how to reproduce them, what is missing.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="results, such as results/laptop")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="results, such as results/laptop")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but problems")
     parser.set_defaults(execute=execute)
 
@@ -20,5 +21,5 @@ def execute(args) -> int:
     from lintransformer.paper.report import write_report
     paths = write_report(args.folder)
     if not args.quiet:
-        print("\n".join(map(str, paths)))
+        print("\n".join(map(printable, paths)))
     return 0

@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
-from lintransformer.checks import check_finite_positive, check_positive_integer
-from lintransformer.cli_output import reader_may_leave
+from lintransformer.checks import InputError, check_finite_positive, check_positive_integer
+from lintransformer.cli_arguments import path
+from lintransformer.cli_output import printable, problem, reader_may_leave
+
+JOBS_FOR_EACH_CORE, JOBS_ANYWHERE = 4, 32      # what -j may be at most: more is a slip, and fills the memory
+LONGEST_TIMEOUT = 1e8                          # seconds, three years
 
 
 def add_run(commands):
@@ -27,7 +30,7 @@ def add_run(commands):
     add("--adam-rate", type=float, metavar="X", help="learning rate of Adam in place of the setting's own")
     add("--steps", type=int, metavar="N", help="training iterations; the preset's by default")
     add("-j", "--jobs", type=int, metavar="N", help="worker processes (default: 2); same numbers for any")
-    add("--out", type=Path, metavar="FOLDER", help="results folder (default: results/PRESET...)")
+    add("--out", type=path, metavar="FOLDER", help="results folder (default: results/PRESET...)")
     add("--force", action="store_true",
         help="run finished cells again; take over a folder of another configuration, removing its figures")
     add("--dry-run", action="store_true", help="list the cells, why each would run, the minutes")
@@ -40,13 +43,16 @@ def add_run(commands):
 def execute(args) -> int:
     """Run the command and return its exit code."""
     from lintransformer.paper.environment import available_cores
-    from lintransformer.paper.figures import check_formats, find_figures
+    from lintransformer.paper.figures import check_formats, find_figures, ready_to_draw
     from lintransformer.paper.store import Store
     figures, options = find_figures(args.figures), read_options(args)
     formats = check_formats(args.formats.split(","))
     jobs = check_positive_integer("-j", min(2, available_cores()) if args.jobs is None else args.jobs)
-    if args.timeout is not None:
-        check_finite_positive("--timeout", args.timeout)
+    if jobs > (most := max(JOBS_FOR_EACH_CORE * available_cores(), JOBS_ANYWHERE)):
+        raise InputError(f"-j must be at most {most} here, not {jobs}")
+    if args.timeout is not None and check_finite_positive("--timeout", args.timeout) > LONGEST_TIMEOUT:
+        raise InputError(f"--timeout must be at most {LONGEST_TIMEOUT:g} seconds, not {args.timeout:g}")
+    ready_to_draw()
     store = Store(Path("results") / options.folder_name if args.out is None else args.out)
     cells = [cell for figure in figures for cell in figure.cells(options)]
     if args.dry_run:
@@ -79,26 +85,35 @@ def run(store, figures, cells, options, formats, jobs, args) -> int:
     for item in planned:
         if item.state.status == "damaged":
             problem(f"{item.cell.label} ({store.folder(item.cell)}): {item.state.reason}: run again")
-    manifest.begin()
+    if manifest.problem is not None:
+        problem(f"{store.root}: {manifest.problem}: written anew")
+    manifest.begin(sum(item.run for item in planned))
     with progress_bar(planned, quiet=args.quiet) as progress:
         states = run_cells(store, planned, jobs=jobs, timeout=args.timeout, progress=progress)
-    written = []
+    drawn = {}
     for figure in figures:
-        drawing = draw_figure(figure, store.load, options)
-        written += write_drawing(store.root / "figures", figure, drawing, formats)
+        try:
+            drawing = draw_figure(figure, store.load, options)
+            drawn[figure.id] = write_drawing(store.root / "figures", figure, drawing, formats)
+        except InputError:                       # a disk that is full
+            raise
+        except Exception as error:               # one figure's failure does not end the others
+            problem(f"{figure.id}: cannot be drawn: {type(error).__name__}: {error}")
+    written = [path for paths in drawn.values() for path in paths]
     unfinished = [item.cell for item in planned if states[item.cell.key].status != "done"]
     for cell in unfinished:
         state = states[cell.key]
         problem(f"{cell.label} ({store.folder(cell)}): {state.status}"
                 + (f": {state.reason}" if state.reason != state.status else ""))
-    code = 3 if unfinished else 0
-    manifest.end(code, {key: state.status for key, state in states.items()})
+    code = 3 if unfinished or len(drawn) < len(figures) else 0
+    manifest.end(code, {key: state.status for key, state in states.items()}, drawn,
+                 [path.relative_to(store.root).as_posix() for path in written])
     if not args.quiet:
         ran = sum(item.run for item in planned)
         with reader_may_leave():
             print(f"{len(planned)} cells: {ran} run, {len(planned) - ran} kept, {len(unfinished)} not done; "
                   f"{time.perf_counter() - start:.1f} s")
-            print("\n".join(map(str, written)))
+            print("\n".join(map(printable, written)))
     return code
 
 
@@ -107,21 +122,16 @@ def dry_run(store, cells, options, jobs, force) -> int:
     from lintransformer.cli_list import print_table
     from lintransformer.paper.manifest import Manifest
     from lintransformer.paper.runs import plan
-    store.check_ours()
+    store.check_usable()
     Manifest(store, options, [], jobs, force)
     planned = plan(store, cells, force)
     print_table([(item.cell.key, item.cell.label, "run" if item.run else "keep", item.state.reason,
                   f"{item.cell.seconds / 60:.1f} min") for item in planned])
     seconds = [item.cell.seconds for item in planned if item.run]
     minutes = max(sum(seconds) / min(jobs, len(seconds)), max(seconds)) / 60 if seconds else 0.0
-    print(f"{store.root}: {len(seconds)} of {len(planned)} cells would run, "
+    print(f"{printable(store.root)}: {len(seconds)} of {len(planned)} cells would run, "
           f"about {minutes:.1f} minutes with -j {jobs}")
     return 0
-
-
-def problem(line):
-    """Print a line about something that went wrong."""
-    print(f"lintransformer: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -162,6 +172,7 @@ def terminate_as_interrupt():
 
 def resume_command() -> str:
     """Return the command as it was typed: with --force it starts again, as what is stored may be older."""
+    from lintransformer.paper.report_text import shell_word
     program, *arguments = sys.argv
     called = [sys.executable, "-m", "lintransformer"] if Path(program).name == "__main__.py" else [program]
-    return shlex.join([*called, *arguments])
+    return " ".join(map(shell_word, [*called, *arguments]))

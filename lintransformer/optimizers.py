@@ -19,10 +19,14 @@ class NoState(NamedTuple):
 
 
 class Velocity(NamedTuple):
+    """The state of `SGD`."""
+
     velocity: np.ndarray
 
 
 class Moments(NamedTuple):
+    """The state of `Adam`: steps taken, running means of the gradient and of its square."""
+
     step: int
     first: np.ndarray
     second: np.ndarray

@@ -16,7 +16,8 @@ LAYERS, DIMENSION, CONTEXT, BATCH = 2, 3, 4, 5
 
 
 def _rows():
-    for attention, parametrization, heads, embedding in product(("linear", "relu", "softmax"), PARTS, (1, 2), (None, 6)):
+    attentions = ("linear", "relu", "softmax")
+    for attention, parametrization, heads, embedding in product(attentions, PARTS, (1, 2), (None, 6)):
         for form in FORMS if attention == "linear" else ("token",):
             for mask in ("after", "before") if attention == "softmax" else ("after",):
                 yield dict(attention=attention, parametrization=parametrization, heads=heads, embedding=embedding,

@@ -20,7 +20,7 @@ configs = st.dictionaries(names, values, max_size=3)
 @given(configs)
 def test_key_survives_the_disk(config):
     """A cell read back from its config.json has the same key, whatever the order of the entries."""
-    cell = toy_cells.cell(**{"seed": 0, "inner": config})
+    cell = toy_cells.cell(seed=0, inner=config)
     assert key_of(json.loads(json.dumps(cell.record))) == cell.key
     backwards = dict(reversed(cell.record.items()))
     assert key_of(backwards) == cell.key and len(cell.key) == 16

@@ -1,6 +1,7 @@
 """`lintransformer check`: silence over sound results, a line for whatever was changed."""
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -72,12 +73,17 @@ def vouch(path, data):
 
 
 def contents(folder):
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def drop(path):
     path.unlink()
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
 
 
 # What is done to a folder, and what one of the lines then says.
@@ -116,7 +122,13 @@ DAMAGE = {
                          "figures/fig2.json: not readable as JSON"),
     "picture flipped": (lambda f: flip(f / "figures" / "fig2.png", 3000),
                         "figures/fig2.png: not the picture"),
-    "picture gone": (lambda f: drop(f / "figures" / "fig2.png"), "figures/fig2: its picture is missing"),
+    "picture gone": (lambda f: drop(f / "figures" / "fig2.png"), "figures/fig2.png: is missing; a run wrote it"),
+    "blanks after the end": (lambda f: (cell(f) / "status.json").open("a").write("\n "),
+                             r"runs/\w{16}/status.json: its layout was changed"),
+    "blanks after the manifest": (lambda f: (f / "manifest.json").open("a").write("\n"),
+                                  "manifest.json: its layout was changed"),
+    "trace a pipe": (lambda f: pipe(cell(f) / "trace.npz"), r"runs/\w{16}: trace.npz cannot be read: not a file"),
+    "manifest a pipe": (lambda f: pipe(f / "manifest.json"), "manifest.json cannot be read: not a file"),
     "table gone": (lambda f: drop(f / "tables" / "claims.csv"), "tables/claims.csv: cannot be read"),
     "figure of another run": (lambda f: (f / "figures" / "fig3.csv").write_text("a\n1\n"),
                               "figures/fig3.csv: nothing that the manifest lists writes it"),

@@ -11,11 +11,11 @@ from toy_claims import FALSE, MIXED, TRUE, World, nothing
 
 from lintransformer.checks import InputError
 from lintransformer.paper.claims import CLAIMS, claim_cells, ledger
-from lintransformer.paper.figures.ledger import FIGURES, SINGLE
 from lintransformer.paper.claims.registry import decide
 from lintransformer.paper.claims.study import Convention
 from lintransformer.paper.claims.verdicts import (AGREES, DEPENDS, DIFFERS, NOT_TESTABLE, UNDECIDED, Reading,
                                                   Region, above, below, combine, t_interval, within)
+from lintransformer.paper.figures.ledger import FIGURES, SINGLE
 from lintransformer.paper.options import Options
 from lintransformer.paper.store import plain
 

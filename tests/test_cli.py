@@ -1,17 +1,23 @@
 """The command line: every refusal in one line with exit code 2, and what it tells."""
+import errno
+import io
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_info
 
+import lintransformer
 from lintransformer.cli import main
 
 
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(lintransformer.__file__).parent.parent))    # for subprocesses
 
 
 USAGE = {
@@ -41,6 +47,28 @@ USAGE = {
     "jobs zero": (["run", "fig2", "-j", "0"], "-j.*at least 1.*0"),
     "timeout negative": (["run", "fig2", "--timeout=-5"], "--timeout.*-5"),
     "option without value": (["run", "fig2", "--out"], "--out"),
+    "flag with a value": (["run", "fig2", "--force=--"], "--force"),
+    "out empty": (["run", "fig2", "--out="], "--out.*''"),
+    "folder empty": (["check", ""], "FOLDER.*''"),
+    "model empty": (["verify", "--model="], "--model.*''"),
+    "json empty": (["verify", "--json="], "--json.*''"),
+    "json of dashes": (["verify", "--json=--"], "--json.*'--'"),
+    "model of dashes": (["verify", "--model=--"], "--model.*'--'"),
+    "rate too large": (["run", "fig2", "--sgdm-rate", "1e6"], r"sgdm must lie in \[1e-12, 10000\], not 1000000"),
+    "rate too small": (["run", "fig2", "--adam-rate", "1e-300"], r"adam must lie in \[1e-12, 10000\], not 1e-300"),
+    "steps beyond memory": (["run", "fig2", "--steps", "1" + "0" * 30], "steps must be at most 10000000.* not 10{30}"),
+    "steps of many digits": (["run", "fig2", "--steps", "9" * 5000], r"--steps.*999 \.\.\. 999"),
+    "many seeds in many ranges": (["run", "fig2", "--seeds", "0-999,1000"], "at most 1000"),
+    "jobs by the thousand": (["run", "fig2", "-j", "9999"], r"-j must be at most \d+ here, not 9999"),
+    "timeout without end": (["run", "fig2", "--timeout", "inf"], "--timeout.*finite.*inf"),
+    "timeout beyond life": (["run", "fig2", "--timeout", "1e300"], r"--timeout must be at most 1e\+08 seconds"),
+    "control characters in an option": (["run", "fig2", "--a\x1b[31m\nb"], r"--a\\x1b\[31m\\nb"),
+    "control characters in a command": (["\x1b[2J\r"], r"\\x1b\[2J\\r"),
+    "control characters in a folder": (["check", "a\nb\u202e"], r"a\\nb\\u202e is not there"),
+    "zero byte": (["check", "a\0b"], "zero byte"),
+    **{f"{option} of dashes": (["run", "fig2", f"{option}=--"], f"{option}.*'--'") for option in (
+        "--preset", "--seeds", "--settings", "--sgdm-rate", "--adam-rate", "--steps", "--out", "--formats",
+        "--timeout")},
 }
 
 
@@ -63,8 +91,10 @@ def test_list_names_what_can_be_run(capsys):
 def test_info_names_what_results_depend_on(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
-    for name in ("python", "numpy", "processor", "cores"):
+    for name in ("python", "numpy", "processor", "cores", "blas"):
         assert re.search(rf"^  {name} +\S", out, re.MULTILINE)
+    kernels = {pool.get("architecture") for pool in threadpool_info() if pool["user_api"] == "blas"} - {None}
+    assert all(f"kernel {kernel}" in out for kernel in kernels)
 
 
 def test_help_exits_with_zero(capsys):
@@ -83,3 +113,29 @@ def test_python_dash_m():
     command = [sys.executable, "-m", "lintransformer", "run", "fig77"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "'fig77'" in done.stderr
+
+
+def test_closed_streams_change_nothing():
+    for redirected, code in (("list >&-", 0), ("list <&- >&-", 0), ("list 2>&- >&-", 0), ("run fig77 2>&-", 2),
+                             ("check nowhere >&- 2>&-", 2)):
+        command = f"exec '{sys.executable}' -m lintransformer {redirected}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_output_that_cannot_be_written_is_one_line(capsys, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.StringIO())
+        patch.setattr(sys.stdout, "flush", full)
+        assert main(["list"]) == 2
+    assert capsys.readouterr().err == f"lintransformer: {os.strerror(errno.ENOSPC)}\n"
+
+
+def test_output_takes_any_character():
+    script = "import sys; from lintransformer.cli import main; sys.exit(main(['report', 'é']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2 and "\\xe9 is not there" in done.stderr and done.stderr.count("\n") == 1

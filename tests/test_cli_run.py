@@ -194,7 +194,8 @@ def test_odd_paths_are_one_line(toy, capsys):
     assert main(command) == 0
     Path("out/figures/.x.tmp").mkdir()
     assert main(command) == 0
-    Path("out/figures/.toy.svg.tmp").mkdir()
+    Path("out/figures/toy.svg").unlink()
+    Path("out/figures/toy.svg").mkdir()
     Path("out/report.html").mkdir()
     capsys.readouterr()
     odd = {(*command[:-1], "x" * 300): "'x+': File name too long", ("check", "x" * 300): "File name too long",
@@ -205,14 +206,16 @@ def test_odd_paths_are_one_line(toy, capsys):
         assert main(list(argv)) == 2
         out, err = capsys.readouterr()
         assert re.search(message, err) and err.count("\n") == 1 and out == ""
-    assert main(["check", "out"]) == 0
+    Path("out/figures/toy.svg").rmdir()
+    assert main(command) == 0 and main(["check", "out"]) == 0
     assert sorted(os.listdir()) == ["out"]
 
 
 SCRIPT = """
-import sys, toy_cells
+import signal, sys, toy_cells
 from lintransformer.cli import main
 from lintransformer.paper import figures
+signal.signal(signal.SIGINT, signal.default_int_handler)      # whatever the tests were started with
 if __name__ == "__main__":
     cells = [toy_cells.cell(seed, naps=4, nap=0.05) for seed in range(6)]
     figures.FIGURES["toy"] = toy_cells.figure("toy", cells)
@@ -244,7 +247,7 @@ def test_interrupted_run_resumes_with_the_same_numbers(number, undisturbed):
     while not list(Path("out").glob("runs/*/status.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:

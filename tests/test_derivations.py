@@ -54,9 +54,9 @@ def expand(text):
 ALL_TAGS = {tag for chapter in CHAPTERS for tag in tags(chapter)}
 
 
-def test_there_are_sixteen_chapters_and_the_contents_list_them():
+def test_the_contents_list_every_chapter():
     contents = (ROOT / "derivations" / "README.md").read_text()
-    assert [number(chapter) for chapter in CHAPTERS] == list(range(1, 17))
+    assert [number(chapter) for chapter in CHAPTERS] == list(range(1, len(CHAPTERS) + 1))
     assert re.findall(r"\]\((\d\d-[\w-]+\.md)\)", contents) == [chapter.name for chapter in CHAPTERS]
 
 

@@ -144,7 +144,8 @@ def test_refusals(options, message):
 @pytest.mark.parametrize("wrong, message", [
     (lambda: lt.ResponseNetwork(0), "response.hidden must be an integer of at least 1, not 0"),
     (lambda: lt.ResponseNetwork(3, -1), "response.seed must be an integer of at least 0, not -1"),
-    (lambda: lt.PromptDistribution.from_config({"dim": 2}), "a distribution has no option 'dim'; allowed: dimension, .*"),
+    (lambda: lt.PromptDistribution.from_config({"dim": 2}),
+     "a distribution has no option 'dim'; allowed: dimension, .*"),
     (lambda: lt.PromptDistribution().draw(np.random.default_rng(0), 2, "foo"),
      "dtype 'foo' is not known; allowed: float32, float64"),
     (lambda: lt.PromptDistribution().sampler(2, form="scores"),

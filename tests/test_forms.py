@@ -1,4 +1,4 @@
-"""Token, reassociated and Gram form of linear attention are one function: values, gradients, Hessian-vector products."""
+"""Token, reassociated and Gram form of linear attention are one function: values, gradients, Hessian products."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,8 @@ def test_two_linear_heads_with_the_same_query_add_their_projections():
     P, Q = rng.standard_normal((2, 2, 1, 4, 4))
     share = rng.standard_normal((2, 1, 4, 4))
     theta_one = np.stack([P, Q], axis=2).reshape(-1)
-    theta_two = np.stack([np.concatenate([share, P - share], axis=1), np.concatenate([Q, Q], axis=1)], axis=2).reshape(-1)
+    P_two, Q_two = np.concatenate([share, P - share], axis=1), np.concatenate([Q, Q], axis=1)
+    theta_two = np.stack([P_two, Q_two], axis=2).reshape(-1)
     batch = lt.PromptDistribution(3, 5).draw(rng, 4)
     assert relative_error(lt.predict(two, theta_two, batch), lt.predict(one, theta_one, batch)) < 1e-11
 

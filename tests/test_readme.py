@@ -18,7 +18,9 @@ def test_python_blocks_run_in_order():
     namespace = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
-    assert len(blocks) == 2 and namespace["gradient"].shape == (150,)
+    assert len(blocks) == 3 and namespace["gradient"].shape == (150,)
+    namespace["test_dense"]()
+    assert len([line for line in blocks[2].splitlines() if line]) <= 12
 
 
 def test_shell_commands_are_those_of_the_command_line():

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 import results_folders
@@ -162,7 +163,7 @@ def test_tables_of_the_markdown_are_whole(folder):
     edit(folder / "figures" / "fig2.json", final=[{"a|b": "c|d", "e": "f\n|"}])
     lines = report(folder)[1].splitlines()
     tables = 0
-    for above, line in zip(lines, lines[1:]):
+    for above, line in pairwise(lines):
         if re.fullmatch(r"\|(---\|)+", line):
             tables += 1
             columns = line.count("|")

@@ -14,7 +14,7 @@ import toy_cells
 from lintransformer.checks import InputError
 from lintransformer.paper import runs
 from lintransformer.paper.runs import plan, run_cells
-from lintransformer.paper.store import Store, StoreError
+from lintransformer.paper.store import Store
 from lintransformer.paper.workers import THREAD_VARIABLES
 
 HERE = Path(__file__).parent
@@ -191,7 +191,7 @@ def test_full_disk_stops_the_run_and_loses_nothing(tmp_path, monkeypatch):
         return replace(*args)
 
     monkeypatch.setattr(os, "replace", fill_up)
-    with pytest.raises(StoreError, match="No space left on device"):
+    with pytest.raises(InputError, match="No space left on device"):
         run(tmp_path, cells)
     monkeypatch.undo()
     store = Store(tmp_path)

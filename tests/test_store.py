@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from lintransformer.checks import InputError
 from lintransformer.paper.store import State, Store, StoreError, npz_bytes, plain, write_file
 
 arrays = st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), npst.arrays(
@@ -150,8 +151,8 @@ def test_second_run_on_a_folder_is_refused(stored):
 
 def test_leftovers_of_a_killed_run_are_cleared(stored):
     store, cell = stored
-    leftovers = [store.root / ".manifest.json.tmp", store.folder(cell) / ".trace.npz.tmp",
-                 store.root / "figures" / ".fig2.png.tmp"]
+    leftovers = [store.root / ".manifest.json.123.tmp", store.folder(cell) / ".trace.npz.tmp",
+                 store.root / "figures" / ".fig2.png.4.tmp"]
     leftovers[2].parent.mkdir()
     for path in leftovers:
         path.write_bytes(b"half")
@@ -189,7 +190,7 @@ def test_names_like_ours_do_not_make_a_folder_ours(case, tmp_path):
 
 
 def test_a_folder_of_a_run_that_was_killed_at_once_is_ours(tmp_path):
-    for name in (".lock", ".manifest.json.tmp"):
+    for name in (".lock", ".manifest.json.tmp", ".manifest.json.77.tmp"):
         (tmp_path / name).write_text("")
     with Store(tmp_path).locked():
         assert os.listdir(tmp_path) == [".lock"]
@@ -215,18 +216,43 @@ def test_failing_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch,
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(StoreError, match=f"cannot write .*file.json: {os.strerror(code)}") as caught:
+    with pytest.raises(InputError, match=f"cannot write .*file.json: {os.strerror(code)}") as caught:
         write_file(path, "new")
     assert "\n" not in str(caught.value)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.json"]
 
 
-def test_really_full_device(tmp_path):
-    """/dev/full accepts an open and refuses every byte, as a full disk does."""
-    (tmp_path / ".file.json.tmp").symlink_to("/dev/full")
-    with pytest.raises(StoreError, match="No space left on device"):
-        write_file(tmp_path / "file.json", "x" * 100_000)
-    assert os.listdir(tmp_path) == []
+def test_a_disk_that_takes_only_a_part(tmp_path):
+    """Really refused by the system: no file may grow beyond 1,000 bytes."""
+    resource = pytest.importorskip("resource")               # not on Windows, where the test above has to do
+    write_file(tmp_path / "file.json", "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(InputError, match="cannot write .*file.json: File too large"):
+            write_file(tmp_path / "file.json", "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["file.json"] and (tmp_path / "file.json").read_text() == "old"
+
+
+def test_a_new_file_has_the_mode_of_the_umask_and_an_old_one_its_own(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = write_file(tmp_path / "file", "new")
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o604)
+        assert write_file(path, "newer").stat().st_mode & 0o777 == 0o604
+    finally:
+        os.umask(before)
+
+
+def test_a_planted_link_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    for name in ("file", f".file.{os.getpid()}.tmp"):
+        (tmp_path / name).symlink_to("precious")
+    write_file(tmp_path / "file", "new")
+    assert (tmp_path / "precious").read_text() == "precious" and (tmp_path / "file").read_text() == "new"
 
 
 def test_path_through_a_file_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from fractions import Fraction
 from itertools import product
 
@@ -81,8 +82,8 @@ def test_not_a_number_never_passes():
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ((f, np.ones(5), THETA), "shape"), ((f, gradient, np.ones((2, 3))), "vector"),
-    ((f, gradient, np.array([1.0, np.nan])), "finite"), ((f, gradient, []), "vector"),
+    ((f, np.ones(5), THETA), "shape"), ((f, np.ones((3, 2)), np.ones((2, 3))), "shape"),
+    ((f, gradient, np.array([1.0, np.nan])), "finite"), ((f, gradient, []), "at least one number"),
     ((f, gradient, THETA, "symbolic"), "complex, difference")])
 def test_bad_input_is_refused_by_name(arguments, words):
     with pytest.raises(InputError, match=words):
@@ -264,6 +265,16 @@ def test_the_command_prints_one_table_and_writes_json(capsys, tmp_path):
     assert content["passed"] and len(content["rows"]) == len(lines) - 4
     assert set(content["rows"][0]) == {"model", "check", "error", "tolerance", "passed", "detail"}
     assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_x_stops_at_the_first_failing_model_and_names_the_entry(capsys):
+    mutant, = (mutant for mutant in MUTANTS if mutant.name == "softmax Jacobian without its rank-one part")
+    with planted(mutant):
+        assert main(["verify", "-x", "--model", "softmax"]) == 1
+    out = capsys.readouterr().out
+    models = {line.split()[0] for line in out.splitlines() if line.endswith(("pass", "FAIL"))}
+    assert models == {"softmax-block"}
+    assert re.search(r"theta\[\d+\]: yours \S+, numerical \S+ \(ratio ", out) and "Not covered: " in out
 
 
 def test_the_command_fails_with_a_planted_mistake(capsys, tmp_path):

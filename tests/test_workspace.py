@@ -109,7 +109,7 @@ def allocation_of_a_step(context_length):
 
 def test_a_step_allocates_little_and_no_more_for_a_long_context():
     short, long = allocation_of_a_step(20), allocation_of_a_step(10_000)
-    assert short < 100_000 and long <= short + 1000
+    assert short < 120_000 and long <= short + 1000         # 73,000; NumPy 2.0 has one more buffer in einsum
 
 
 def test_cost_does_not_grow_with_the_context():

@@ -15,6 +15,8 @@ from lintransformer.models.products import left, outer_sum, transposed_shared
 
 
 class Weights(NamedTuple):
+    """The weights of both layers, or what stands in their places: gradients, tangents, meanings."""
+
     W1: np.ndarray
     b1: np.ndarray
     W2: np.ndarray

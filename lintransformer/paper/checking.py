@@ -16,11 +16,12 @@ from pathlib import Path
 from lintransformer.paper.cells import in_order
 from lintransformer.paper.comparing import first_difference
 from lintransformer.paper.derived import stored_files
-from lintransformer.paper.environment import machine, versions
+from lintransformer.paper.environment import environment, same_numbers
 from lintransformer.paper.figures import draw_figure, write_drawing
 from lintransformer.paper.figures.base import FORMATS
-from lintransformer.paper.files import Damaged, is_sealed
+from lintransformer.paper.files import Damaged, is_sealed, json_text, read_json
 from lintransformer.paper.folder import Folder, held_for_reading, open_folder, results_store
+from lintransformer.paper.manifest import drawn_under
 from lintransformer.paper.store import Store, read_folder
 
 
@@ -86,6 +87,8 @@ def check_cells(root: Path, findings: Findings) -> set[str]:
             try:
                 findings.cells[read_folder(path).status] += 1
                 sound.add(path.name)
+                findings.mismatches += [f"{name}/{file}: its layout was changed"
+                                        for file in ("config.json", "status.json") if not as_written(path / file)]
             except (Damaged, KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
                 findings.cells["damaged"] += 1
                 findings.mismatches.append(f"{name}: {_in_words(error)}")
@@ -99,16 +102,25 @@ def check_seal(store: Store, findings: Findings):
         findings.notes.append("manifest.json is not sealed, as earlier versions left it: not checked for edits")
     elif not sealed:
         findings.mismatches.append("manifest.json was edited: its digest is not that of its content")
+    elif not as_written(store.root / "manifest.json"):
+        findings.mismatches.append("manifest.json: its layout was changed")
+
+
+def as_written(path: Path) -> bool:
+    """Whether a JSON file has the bytes that its content is written in: blanks after its end are no content."""
+    return path.read_bytes() == json_text(read_json(path)).encode()
 
 
 def check_derived(folder: Folder, sound: set[str], findings: Findings, over=iter):
     """Derive everything the manifest lists from the traces again, and compare it with what is stored."""
     findings.mismatches += [f"manifest.json: figure {id!r} is not known here: not checked"
                             for id in folder.unknown]
-    exact, accounted, complete = same_environment(folder.manifest), set(), not folder.unknown
-    if not exact:
-        findings.notes.append("other versions or another machine than the run's: numbers are compared to "
-                              "rounding, pictures not at all")
+    here, accounted, complete = environment(), set(), not folder.unknown
+    exact = {figure.id: same_numbers(drawn_under(folder.manifest, figure.id), here) for figure in folder.figures}
+    if not all(exact.values()):
+        others = ", ".join(id for id, same in exact.items() if not same)
+        findings.notes.append(f"other versions or another machine than the run's: numbers of {others} are compared "
+                              "to rounding, pictures not at all")
     for figure in over(folder.figures):
         unsound = [cell for cell in in_order(figure.cells(folder.options)) if cell.key not in sound]
         if unsound:
@@ -117,7 +129,10 @@ def check_derived(folder: Folder, sound: set[str], findings: Findings, over=iter
                 f"{figure.id}: not derived again, as it rests on {unsound[0].label} (runs/{unsound[0].key}), "
                 "missing or damaged" + (f"; and on {len(unsound) - 1} more such" if len(unsound) > 1 else ""))
         else:
-            accounted |= compare_figure(folder, figure, exact, findings)
+            accounted |= compare_figure(folder, figure, exact[figure.id], findings)
+    named = {line.partition(":")[0] for line in findings.mismatches}
+    findings.mismatches += [f"{path}: is missing; a run wrote it" for path in folder.manifest.get("files", ())
+                            if path not in named and not (folder.root / path).exists()]
     if complete:
         findings.mismatches += [f"{path}: nothing that the manifest lists writes it"
                                 for path in stored_files(folder.root) if path not in accounted]
@@ -131,7 +146,7 @@ def compare_figure(folder: Folder, figure, exact: bool, findings: Findings) -> s
     except Exception as error:             # traces with sound hashes that no run wrote may break it anywhere
         findings.mismatches.append(f"{figure.id}: cannot be drawn from the traces: {_in_words(error)}")
         return {path for path in stored_files(folder.root) if Path(path).stem == figure.id}
-    if drawing.figure is not None and not formats:
+    if drawing.figure is not None and not formats and "files" not in folder.manifest:
         findings.mismatches.append(f"figures/{figure.id}: its picture is missing")
     with tempfile.TemporaryDirectory() as beside:
         written = write_drawing(Path(beside) / "figures", figure, drawing, formats if exact else ())
@@ -162,13 +177,6 @@ def check_report(folder: Folder, findings: Findings):
         findings.notes += [f"{name} is not what these results give now: write it with `lintransformer report`"
                            for name, path in stored.items()
                            if not path.is_file() or path.read_bytes() != derived[name].encode()]
-
-
-def same_environment(manifest: dict) -> bool:
-    """Whether the last command ran with these versions on such a machine: then even the last digits agree."""
-    ran, runs = manifest["machine"], machine()
-    return manifest["versions"] == versions() and all(
-        ran.get(name) == runs[name] for name in ("processor", "system"))
 
 
 def _in_words(error) -> str:

@@ -1,16 +1,16 @@
-"""Files of a results folder: written whole, read strictly, sealed against edits by hand. (Our choice.)"""
+"""Files of a results folder: read strictly, sealed against edits by hand. (Our choice.)"""
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from lintransformer.checks import InputError
+from lintransformer.files import write_file
 from lintransformer.paper.cells import canonical
 
 
@@ -22,41 +22,14 @@ class Damaged(ValueError):
     """A stored file is not what was written: cut short, altered, or edited by hand."""
 
 
-def write_file(path, data: bytes | str) -> Path:
-    """Write a file whole or not at all, and make it last (fsync of file and folder).
-
-    Raises
-    ------
-    StoreError
-        If the disk is full or read-only, or the path cannot be written; the old file, if any, is untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
-
-
 def write_json(path, value: dict) -> Path:
     """Write a value as readable JSON with sorted keys, after `plain`."""
-    return write_file(path, json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    return write_file(path, json_text(value))
+
+
+def json_text(value: dict) -> str:
+    """Return what `write_json` writes."""
+    return json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def plain(value):
@@ -70,6 +43,22 @@ def plain(value):
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a stored file.
+
+    Raises
+    ------
+    Damaged
+        If it cannot be read, or is a pipe or a device, which would be waited for.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise Damaged(f"{path.name} cannot be read: not a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
 
 
 def read_json(path) -> dict:
@@ -86,9 +75,7 @@ def read_json(path) -> dict:
         return number
 
     try:
-        value = json.loads(path.read_bytes(), parse_float=finite, parse_constant=finite)
-    except OSError as error:
-        raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
+        value = json.loads(read_bytes(path), parse_float=finite, parse_constant=finite)
     except Damaged:
         raise
     except (ValueError, RecursionError):
@@ -96,6 +83,21 @@ def read_json(path) -> dict:
     if not isinstance(value, dict):
         raise Damaged(f"{path.name} is not a JSON object")
     return value
+
+
+def hold(path, seconds: float = 1.0):
+    """Take a lock that is a file; return it, to be used by ``with``, or None if another process has it.
+
+    The system frees it when its process ends, however that ends. It is tried for a moment, as a worker that a
+    killed run was just starting may hold that run's lock until it has closed the files it was born with.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")            # where only a lock that is a file's existence can be had
+        from filelock import FileLock, Timeout
+    try:
+        return FileLock(path).acquire(timeout=seconds, poll_interval=0.02)
+    except Timeout:
+        return None
 
 
 def seal(record: dict) -> dict:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lintransformer.checks import InputError
 from lintransformer.paper.figures import FIGURES, Figure, find_figures
+from lintransformer.paper.files import hold
 from lintransformer.paper.options import Options
 from lintransformer.paper.schema import read_manifest, read_options
 from lintransformer.paper.store import Store, StoreError
@@ -88,17 +89,14 @@ def held_for_reading(root):
     Raises
     ------
     StoreError
-        If a run is writing.
+        If another command holds it.
     """
-    import fcntl
+    lock = Path(root) / ".lock"
     try:
-        lock = open(Path(root) / ".lock", "rb")
-    except OSError:                            # copied without it: no run can be going on there
-        yield
-        return
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{root} is in use by a run: wait until it has ended") from None
+        held = hold(lock, seconds=0.0) if lock.exists() else contextlib.nullcontext()
+    except OSError:                            # not ours to lock, or copied without it: no run of ours goes on there
+        held = contextlib.nullcontext()
+    if held is None:
+        raise StoreError(f"{root} is in use by another command: wait until it has ended")
+    with held:
         yield

@@ -11,6 +11,12 @@ from lintransformer.paper.settings import PRESETS, SETTINGS, Preset
 
 OPTIMIZERS = {"sgdm": "SGDM", "adam": "Adam"}        # name in options and configurations -> name in figures
 LONGEST_NAME = 60                                     # of a results folder; longer ones end in a hash
+# Of a run; our choice. The paper's rates lie between 0.005 and 5; beyond these, losses leave what can be drawn.
+SMALLEST_RATE, LARGEST_RATE = 1e-12, 1e4
+# A run holds in memory two numbers of every iteration, and its parameters at every 250th: 1.2 GB with the largest
+# setting (6,400 parameters), 0.3 GB with the others. (Our choice; the paper makes 10,000.)
+LARGEST_STEPS = 10_000_000
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,11 @@ class Options:
         for name in self.settings or ():
             check_choice("setting", name, SETTINGS)
         for name, rate in self.rates.items():
-            check_finite_positive(f"learning rate of {check_choice('optimizer', name, OPTIMIZERS)}", rate)
-        if self.steps is not None:
-            check_positive_integer("steps", self.steps)
+            what = f"learning rate of {check_choice('optimizer', name, OPTIMIZERS)}"
+            if not SMALLEST_RATE <= check_finite_positive(what, rate) <= LARGEST_RATE:
+                raise InputError(f"{what} must lie in [{SMALLEST_RATE:g}, {LARGEST_RATE:g}], not {rate!r}")
+        if self.steps is not None and check_positive_integer("steps", self.steps) > LARGEST_STEPS:
+            raise InputError(f"steps must be at most {LARGEST_STEPS}, as a run is held in memory, not {self.steps}")
 
     @property
     def numbers(self) -> Preset:
@@ -88,7 +96,7 @@ class Options:
         """What a results folder must agree on, in plain JSON."""
         return {"preset": self.preset, "seeds": list(self.training_seeds), "steps": self.training_steps,
                 "settings": None if self.settings is None else sorted(self.settings),
-                "rates": dict(self.rates)}
+                "rates": dict(sorted(self.rates.items()))}
 
     @property
     def words(self) -> list[str]:
@@ -99,7 +107,7 @@ class Options:
         if self.settings is not None:
             found += ["--settings", ",".join(sorted(self.settings))]
         for name, rate in sorted(self.rates.items()):
-            found += [f"--{name}-rate", f"{rate:.15g}"]
+            found += [f"--{name}-rate", exact(rate)]
         if self.training_steps != self.numbers.steps:
             found += ["--steps", str(self.training_steps)]
         return found
@@ -112,12 +120,18 @@ class Options:
             parts.append("seeds" + ",".join(map(str, self.training_seeds)))
         if self.settings is not None:
             parts.append("+".join(sorted(self.settings)))
-        parts += [f"{name}{rate:.15g}" for name, rate in sorted(self.rates.items())]
+        parts += [f"{name}{exact(rate)}" for name, rate in sorted(self.rates.items())]
         if self.training_steps != self.numbers.steps:
             parts.append(f"steps{self.training_steps}")
         name = "-".join(parts)
         digest = hashlib.sha256(canonical(self.configuration).encode()).hexdigest()[:8]
         return name if len(name) <= LONGEST_NAME else f"{self.preset}-{digest}"
+
+
+def exact(rate: float) -> str:
+    """Return a rate as people write it, with as many digits as give the same number again."""
+    short = f"{rate:.15g}"
+    return short if float(short) == rate else repr(rate)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -135,7 +149,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
                 and (not dash or last.isascii() and last.isdecimal() and len(last) < 10)):
             raise InputError(f"seeds {text!r}: allowed are numbers and ranges, such as 0-5 or 0,2,4")
         last = int(last) if dash else int(first)
-        if not 0 <= last - int(first) < 1000:
-            raise InputError(f"seeds {text!r}: a range goes up and holds at most 1000 seeds")
+        if not 0 <= last - int(first) < MOST_SEEDS:
+            raise InputError(f"seeds {text!r}: a range goes up and holds at most {MOST_SEEDS} seeds")
         seeds.update(range(int(first), last + 1))
+        if len(seeds) > MOST_SEEDS:
+            raise InputError(f"seeds {text!r}: allowed are at most {MOST_SEEDS}")
     return tuple(sorted(seeds))

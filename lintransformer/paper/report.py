@@ -5,15 +5,16 @@ Equal results give equal bytes: the date is the manifest's. What is missing is n
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 from lintransformer.paper import report_ledger, report_parts as parts
 from lintransformer.paper.folder import Folder, open_folder, results_store
+from lintransformer.paper.report_text import shell_word
 from lintransformer.paper.store import Damaged, StoreError, write_file
 
 PAPER = "https://arxiv.org/abs/2310.01082"
-MARKDOWN = re.compile(r"([\\`*_\[\]<>|$~#])")
+MARKDOWN = re.compile(r"([\\`*_\[\]<>|$~#&!])")
+LINE_ENDS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
 
 def write_report(root) -> list[Path]:
@@ -62,7 +63,7 @@ def facts(folder: Folder) -> dict:
             "sections": [section for section in sections if section is not ledger],
             "drawn": {section.id for section in sections}, "unknown": folder.unknown, "not_run": missing,
             "command": command, "commands": parts.commands(folder), "about": parts.about(folder),
-            "out": shlex.quote(parts.out_of(folder)), "interrupted": interrupted(folder)}
+            "out": shell_word(parts.out_of(folder)), "interrupted": interrupted(folder)}
 
 
 def interrupted(folder: Folder) -> bool:
@@ -89,10 +90,10 @@ def as_markdown(value):
     from markupsafe import Markup
     if isinstance(value, Markup):
         return value
-    return Markup(MARKDOWN.sub(r"\\\1", str(value).replace("\n", " ")))
+    return Markup(MARKDOWN.sub(r"\\\1", LINE_ENDS.sub(" ", str(value))))
 
 
 def as_code(value):
     """Return a path or command between the backticks of Markdown."""
     from markupsafe import Markup
-    return Markup(f"`{str(value).replace('`', '')}`")
+    return Markup(f"`{LINE_ENDS.sub(' ', str(value)).replace('`', '')}`")

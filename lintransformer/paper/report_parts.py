@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import base64
-import shlex
+import json
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from lintransformer.paper.cells import in_order
 from lintransformer.paper.figures import FIGURES
 from lintransformer.paper.folder import Folder
-from lintransformer.paper.manifest import show
+from lintransformer.paper.manifest import environment_of, show
 from lintransformer.paper.report_ledger import LEDGER
-from lintransformer.paper.report_text import duration, explain, read_json, table_of, text
+from lintransformer.paper.report_text import duration, explain, read_json, shell_word, table_of, text
 from lintransformer.paper.store import Damaged, Store
 
 PICTURES = {"png": "image/png", "svg": "image/svg+xml"}      # what browsers show, in order of preference
@@ -123,14 +124,36 @@ def about(folder: Folder) -> dict[str, list]:
                             if name not in ("name", "meaning", "steps", "seeds"))],
         "Machine": [("date", when(folder)), ("seconds in all", duration(manifest["seconds"])),
                     ("processor", f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"),
+                    ("BLAS", "; ".join(machine.get("blas", ())) or "not recorded"),
                     ("worker processes", f"{threads['worker_processes']}, each with "
                                          f"{threads['blas_threads_per_worker']} BLAS thread")],
-        "Versions": [(name, version or "not installed") for name, version in manifest["versions"].items()]}
+        "Versions": [(name, version or "not installed") for name, version in manifest["versions"].items()],
+        "Computed under": computed_under(folder)}
+
+
+def computed_under(folder: Folder) -> list[tuple]:
+    """Return how many of the runs were computed under these versions on this machine, and what was another with
+    the others: each run keeps its own.
+    """
+    cells = in_order(cell for figure in folder.figures for cell in figure.cells(folder.options))
+    statuses = (cell_status(folder.store, cell) for cell in cells)
+    found = Counter(json.dumps(status.get("environment")) for status in statuses if "key" in status)
+    return [(f"{count} of {len(cells)} cells", difference(json.loads(one), environment_of(folder.manifest)))
+            for one, count in found.most_common()]
+
+
+def difference(ran: dict | None, told: dict) -> str:
+    """Return in words how versions and machine of a run differ from those that are told above."""
+    if not isinstance(ran, dict):
+        return "not recorded with the run, as by earlier versions"
+    others = [f"{name} {', '.join(value) if isinstance(value, list) else value}"
+              for part in told for name, value in ran[part].items() if value != told[part].get(name)]
+    return "under other versions or on another machine: " + "; ".join(others) if others else "as above"
 
 
 def commands(folder: Folder) -> list[str]:
     """Return the commands that made the folder, each once, as they were typed."""
-    return list(dict.fromkeys(shlex.join(["lintransformer", *command["argv"][1:]])
+    return list(dict.fromkeys(" ".join(map(shell_word, ["lintransformer", *command["argv"][1:]]))
                               for command in folder.manifest["commands"]))
 
 
@@ -150,7 +173,7 @@ def not_run(folder: Folder) -> tuple[list, str]:
 
 def option_words(folder: Folder) -> list[str]:
     """Return the options of the folder's last command that decide its numbers, and its ``--out``."""
-    return [shlex.quote(word) for word in [*folder.options.words, "--out", out_of(folder)]]
+    return [shell_word(word) for word in [*folder.options.words, "--out", out_of(folder)]]
 
 
 def out_of(folder: Folder) -> str:

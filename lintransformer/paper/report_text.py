@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import dataclass, replace
 
-from lintransformer.paper.store import Damaged
+from lintransformer.paper.files import Damaged, read_bytes
 
 NOTHING = "–"
 # Entries of a caption that are said elsewhere in the report, or of no use to people; keys of cells anywhere.
@@ -41,6 +42,14 @@ def text(value, digits: int = 4) -> str:
 def words(name: str) -> str:
     """Return a key of a stored file as words."""
     return name.replace("_", " ")
+
+
+def shell_word(word: str) -> str:
+    """Return a word as a shell takes it, on one line: what cannot be printed stands in quotes of the form $'\\n'."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + word.replace("\\", r"\\").replace("'", r"\'").translate(
+        {ord(letter): ascii(letter)[1:-1] for letter in word if not letter.isprintable()}) + "'"
 
 
 def interval(value, bounds) -> str:
@@ -98,11 +107,13 @@ def _is_long(value) -> bool:
 
 def read_json(path) -> dict | None:
     """Return a stored JSON object, None if the file is not there; raise `Damaged` if it cannot be read."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
+    try:
+        value = json.loads(read_bytes(path))
+    except Damaged:
+        raise
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{path.name} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise Damaged(f"{path.name} is not a JSON object")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lintransformer.checks import check_finite_positive, check_positive_integer
 from lintransformer.paper.cells import Cell, in_order
+from lintransformer.paper.environment import environment
 from lintransformer.paper.store import State, Store
 from lintransformer.paper.workers import Result, Worker, wait
 
@@ -71,10 +72,11 @@ def run_cells(store: Store, planned: list[Planned], *, jobs: int = 1, timeout: f
     states = {item.cell.key: item.state for item in planned if not item.run}
     queue = _longest_path_first([item.cell for item in planned if item.run])
     workers: list[Worker] = []
+    here = environment() if queue else {}
     tell = progress or (lambda cell, fraction: None)
 
     def settle(cell, result):
-        store.save(cell, result.status, result.summary, result.data, **result.more)
+        store.save(cell, result.status, result.summary, result.data, **result.more, environment=here)
         states[cell.key] = State(result.status, result.summary.get("reason", result.status))
         tell(cell, 1.0)
 

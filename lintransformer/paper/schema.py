@@ -62,14 +62,17 @@ def read_options(configuration: dict) -> Options:
 def check_shape(place: str, value, shape):
     """Raise `Damaged`, naming the place, if a value has not the shape.
 
-    A shape is a dict of shapes by name (an object with at least these entries), a list of one shape (a list of
-    such values), or a function that tells whether a value is one.
+    A shape is a dict of shapes by name (an object with at least these entries, but for names that end in "?",
+    which earlier versions did not write), a list of one shape (a list of such values), or a function that tells
+    whether a value is one.
     """
     if isinstance(shape, dict) and isinstance(value, dict):
         for name, inner in shape.items():
-            if name not in value:
+            name, later = name.removesuffix("?"), name.endswith("?")
+            if name in value:
+                check_shape(f"{place}.{name}".lstrip("."), value[name], inner)
+            elif not later:
                 raise Damaged(f"{f'{place}.{name}'.lstrip('.')} is missing")
-            check_shape(f"{place}.{name}".lstrip("."), value[name], inner)
     elif isinstance(shape, list) and isinstance(value, list):
         for number, item in enumerate(value):
             check_shape(f"{place}[{number}]", item, shape[0])
@@ -113,10 +116,12 @@ def _named(check) -> Callable:
 
 CONFIGURATION = {"preset": _text, "seeds": _some(_integer), "steps": _integer,
                  "settings": _or_none(_some(_text)), "rates": _named(_number)}
+VERSIONS, MACHINE = _named(_or_none(_text)), {"processor": _text, "cores": _integer, "system": _text, "blas?": [_text]}
 COMMAND = {"argv": [_text], "started": _moment, "jobs": _integer, "seconds": _or_none(_number),
-           "exit_code": _or_none(_integer)}
+           "exit_code": _or_none(_integer), "runs?": _integer, "figures?": [_text],
+           "environment?": {"versions": VERSIONS, "machine": MACHINE}}
 MANIFEST = {
-    "configuration": CONFIGURATION, "figures": [_text], "cells": _named(_integer), "seeds": [_integer],
-    "commands": [COMMAND], "date": _moment, "seconds": _number, "versions": _named(_or_none(_text)),
-    "machine": {"processor": _text, "cores": _integer, "system": _text},
+    "configuration": CONFIGURATION, "figures": [_text], "files?": [_text], "cells": _named(_integer),
+    "seeds": [_integer],
+    "commands": [COMMAND], "date": _moment, "seconds": _number, "versions": VERSIONS, "machine": MACHINE,
     "threads": {"worker_processes": _integer, "blas_threads_per_worker": _integer}}

@@ -13,25 +13,29 @@ leaves only cells that are done and cells that are not. (Our choice.)
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
+import os
 import re
-import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lintransformer.files import write_file
 from lintransformer.paper.cells import Cell, Trace, key_of
-from lintransformer.paper.files import (Damaged, StoreError, is_sealed, plain, read_json, seal, write_file,
+from lintransformer.paper.files import (Damaged, StoreError, hold, is_sealed, plain, read_bytes, read_json, seal,
                                         write_json)
 
 KEY = "[0-9a-f]{16}"
 # The temporary files of `write_file`, by their place in the folder.
-TEMPORARY = re.compile(rf"""\.(manifest\.json|claims\.json|report\.html|report\.md)\.tmp
-                       | (figures|tables)/\.[\w-]+\.(csv|json|md|png|pdf|svg)\.tmp
-                       | runs/{KEY}/\.(config\.json|status\.json|trace\.npz)\.tmp""", re.VERBOSE)
+TEMPORARY = re.compile(rf"""(\.(manifest\.json|claims\.json|report\.html|report\.md)
+                       | (figures|tables)/\.[\w-]+\.(csv|json|md|png|pdf|svg)
+                       | runs/{KEY}/\.(config\.json|status\.json|trace\.npz))(\.\d+)?\.tmp""", re.VERBOSE)
+# Bytes of a name, and of a path: folders are made by recursion, and more is written below.
+LONGEST_PART, LONGEST_PATH = 255, 1000
 # A manifest with most of these entries is ours, damaged perhaps.
 ENTRIES = ("configuration", "figures", "cells", "commands", "versions", "machine", "threads")
 
@@ -61,32 +65,13 @@ def read_folder(folder: Path) -> Trace:
         raise Damaged("config.json was edited: its hash is not the folder's name")
     if not is_sealed(status) or status["key"] != folder.name:
         raise Damaged("status.json was edited")
-    try:
-        data = (folder / "trace.npz").read_bytes()
-    except OSError as error:
-        raise Damaged(f"trace.npz cannot be read: {error.strerror}") from None
+    data = read_bytes(folder / "trace.npz")
     if len(data) != status["trace_bytes"]:
         raise Damaged(f"trace.npz has {len(data)} bytes, {status['trace_bytes']} were written")
     if hashlib.sha256(data).hexdigest() != status["trace_sha256"]:
         raise Damaged("trace.npz was altered: its SHA-256 is not the one written")
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return Trace(archive, status["status"], status["summary"])
-
-
-def _take(lock, seconds=1.0) -> bool:
-    """Take the lock of an open file; try for a moment, as a worker that a killed run was just starting may
-    hold that run's lock until it has closed the files it was born with.
-    """
-    import fcntl
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -126,15 +111,15 @@ class Store:
         StoreError
             If another run holds it, it holds files that are no results, or it cannot be written.
         """
-        self.check_ours()
+        self.check_usable()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = open(self.root / ".lock", "ab")
+            held = hold(self.root / ".lock")
         except OSError as error:
             raise StoreError(f"cannot write {self.root}: {error.strerror or error}") from error
-        with lock:
-            if not _take(lock):
-                raise StoreError(f"{self.root} is in use by another run: wait, or choose another --out")
+        if held is None:
+            raise StoreError(f"{self.root} is in use by another run: wait, or choose another --out")
+        with held:
             self._clear()
             yield self
 
@@ -148,6 +133,21 @@ class Store:
                     except OSError as error:
                         raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
 
+    def check_usable(self):
+        """Raise `StoreError` if a run could not write here, and `OSError` if the system will not look at the path;
+        nothing is touched.
+        """
+        path = os.fsencode(self.root.absolute())
+        if len(path) > LONGEST_PATH or max(map(len, path.split(os.fsencode(os.sep)))) > LONGEST_PART:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(self.root))
+        place = self.root.absolute()
+        while not os.path.lexists(place):
+            place = place.parent
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            code = errno.EACCES if place.is_dir() else errno.ENOTDIR
+            raise StoreError(f"cannot write {self.root}: {os.strerror(code)}")
+        self.check_ours()
+
     def check_ours(self):
         """Raise `StoreError` if the folder holds files, and neither a manifest of ours nor cells.
 
@@ -155,7 +155,7 @@ class Store:
         """
         if self.root.is_dir() and not self._has_our_manifest() and not self._has_cells():
             strangers = sorted(path.name for path in self.root.iterdir()
-                               if path.name not in (".lock", ".manifest.json.tmp"))    # a run killed at once
+                               if path.name != ".lock" and not TEMPORARY.fullmatch(path.name))  # killed at once
             if strangers:
                 raise StoreError(f"{self.root} holds {strangers[0]!r} and no manifest.json that a run wrote: "
                                  "not results")

@@ -158,8 +158,9 @@ def wait(workers, seconds):
 
 def _how_it_ended(exitcode) -> str:
     if exitcode is not None and exitcode < 0:
-        hint = " (out of memory?)" if -exitcode == signal.SIGKILL else ""
-        return f"was killed by {signal.Signals(-exitcode).name}{hint}"
+        names = {number.value: number.name for number in signal.Signals}
+        name = names.get(-exitcode, f"signal {-exitcode}")
+        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     return f"ended with exit code {exitcode}"
 
 
@@ -180,7 +181,12 @@ def _one_thread():
 
 @contextlib.contextmanager
 def _interrupt_held():
-    """Start a process with SIGINT blocked: Ctrl-C reaches the whole group, and the parent answers it."""
+    """Start a process with SIGINT blocked: Ctrl-C reaches the whole group, and the parent answers it. Where signals
+    cannot be blocked, a worker may end first, with its traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     resource_tracker.ensure_running()            # its own start would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

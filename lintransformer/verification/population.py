@@ -51,6 +51,23 @@ def one_layer_population():
     return combine("population loss, in standard errors", parts)
 
 
+def covariances():
+    """Second moments of context, query and task under given covariances, in standard errors; Gram draws alike."""
+    factor = np.array([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [-0.3, 0.5, 1.2]])
+    covariance = factor @ factor.T
+    options = {"covariate_covariance": covariance, "task_covariance": covariance[::-1, ::-1]}
+    distribution, rng = PromptDistribution(3, 4, **options), np.random.default_rng(0)
+    tokens, gram = distribution.draw(rng, 20_000), distribution.draw_gram(rng, 20_000)
+    expected = np.einsum("ij,ji->", covariance, covariance[::-1, ::-1])      # E <w, x>^2
+    moments = {"context": (tokens.Z[:, :3, 0], covariance), "query": (tokens.Z[:, :3, -1], covariance),
+               "query, Gram": (gram.z[:, :3], covariance)}
+    parts = [Check(f"{name}, E x_{i} x_{j}", _in_standard_errors(x[:, i] * x[:, j], matrix[i, j]), STANDARD_ERRORS)
+             for name, (x, matrix) in moments.items() for i, j in zip(*np.triu_indices(3))]
+    parts += [Check(f"target, {name}", _in_standard_errors(batch.target**2, expected), STANDARD_ERRORS)
+              for name, batch in (("tokens", tokens), ("Gram", gram))]
+    return combine("second moments of prompts, in standard errors", parts)
+
+
 def _in_standard_errors(samples, expected):
     samples = np.asarray(samples)
     return float(abs(samples.mean() - expected) / (samples.std(ddof=1) / np.sqrt(len(samples))))

@@ -27,9 +27,12 @@ def dense_heads(model, theta):
     return layers
 
 
-def predict_by_loops(model, theta, batch):
-    """The predictions (B,), by loops over prompts, layers, heads, queries and keys."""
-    return np.array([_Prompt(model, theta, Z).prediction() for Z in batch.Z])
+def predict_by_loops(model, theta, batch, shift=False):
+    """The predictions (B,), by loops over prompts, layers, heads, queries and keys.
+
+    With `shift`, the largest of a softmax's scores is taken off all of them, as scores of 1000 need.
+    """
+    return np.array([_Prompt(model, theta, Z, shift).prediction() for Z in batch.Z])
 
 
 def relu_arguments(model, theta, batch):
@@ -48,7 +51,8 @@ def kink_distance(model, theta, batch):
 class _Prompt:
     """One prompt on its way through the stack; its tokens are a list of vectors (x_i, y_i)."""
 
-    def __init__(self, model, theta, Z):
+    def __init__(self, model, theta, Z, shift=False):
+        self.shift = shift
         self.model, self.parts, self.layers = model, model.unpack(theta), dense_heads(model, theta)
         self.tokens, self.n, self.arguments = list(Z.T), Z.shape[1] - 1, []
         if model.embedding is not None:
@@ -75,8 +79,9 @@ class _Prompt:
         if self.model.attention == "relu":
             return [self._relu(score) for score in scores]
         keys = scores if self.model.mask == "after" else scores[:self.n]
-        total = sum(np.exp(score) for score in keys)
-        return [np.exp(score) / total for score in keys]
+        largest = max(keys) if self.shift else 0.0
+        total = sum(np.exp(score - largest) for score in keys)
+        return [np.exp(score - largest) / total for score in keys]
 
     def _embed(self, token):
         """(W2 relu(W1 x + b1) + b2, y); derivations/09-mlp-embedding.md, eq. 9.1."""

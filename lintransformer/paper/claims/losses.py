@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from lintransformer.paper.claims.grid_search import search
 from lintransformer.paper.claims.study import (DEFAULT, EVALUATIONS, README, Convention, Study, by_seed,
                                                loss_at, optimizer_name, runs_of, title)
 from lintransformer.paper.claims.verdicts import Region, above, below, within
 from lintransformer.paper.experiment_cells import (full_parametrization_cell, grid_cell, grid_seeds,
                                                    readme_cell, short_steps)
-from lintransformer.paper.claims.grid_search import search
 from lintransformer.paper.options import OPTIMIZERS
 from lintransformer.paper.training_cells import training_cell
 

@@ -2,9 +2,10 @@
 from lintransformer.checks import InputError
 from lintransformer.paper.figures import (clipping, conditioning, experiments, grid, ledger, losses, noise,
                                           nonlinear, ratios, smoothness, tables)
-from lintransformer.paper.figures.base import Drawing, Figure, check_formats, draw_figure, write_drawing
+from lintransformer.paper.figures.base import Drawing, Figure, check_formats, draw_figure, ready_to_draw, write_drawing
 
-__all__ = ["FIGURES", "Drawing", "Figure", "check_formats", "draw_figure", "find_figures", "write_drawing"]
+__all__ = ["FIGURES", "Drawing", "Figure", "check_formats", "draw_figure", "find_figures", "ready_to_draw",
+           "write_drawing"]
 
 MODULES = (losses, noise, ratios, conditioning, smoothness, nonlinear, tables, grid, experiments, clipping,
            ledger)

@@ -9,17 +9,21 @@ import contextlib
 import csv
 import io
 import json
+import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from lintransformer.checks import check_choice
+from lintransformer.checks import InputError, check_choice
 from lintransformer.paper.cells import Cell, Trace
 from lintransformer.paper.options import Options
 from lintransformer.paper.store import plain, write_file
 
+LATEST_DATE = 253402300800        # the year 10000, in seconds since 1970: no calendar of Python's goes on
 FORMATS = ("png", "pdf", "svg")
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -91,11 +95,35 @@ def axes_row(columns: int, rows: int = 1, *, width: float = 4.6, height: float =
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def ready_to_draw():
+    """Import what draws: what keeps it from drawing is told before anything is trained.
+
+    Raises
+    ------
+    InputError
+        If it cannot be imported, or the environment holds a date for pictures that is none.
+    """
+    date = os.environ.get("SOURCE_DATE_EPOCH", "0")          # pictures hold no date, but PDF's looks at it
+    if not (date.isascii() and date.isdecimal() and int(date[:20]) < LATEST_DATE):
+        raise InputError(f"SOURCE_DATE_EPOCH {date!r}: allowed are seconds since 1970, below {LATEST_DATE}")
+    backend = os.environ.pop("MPLBACKEND", None)             # of windows, which we do not open: it may be any
+    try:
+        for name in ("agg", "pdf", "svg"):
+            import_module(f"matplotlib.backends.backend_{name}")
+    except Exception as error:                               # of another NumPy's, it may be any
+        raise InputError(f"figures cannot be drawn: {error}") from None
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
 @contextlib.contextmanager
 def shared_style():
     """Draw with our style whatever the reader's matplotlibrc says: equal numbers, equal files."""
+    ready_to_draw()
     import matplotlib
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)      # of runs that diverged: overflow, nothing but NaN
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
@@ -107,6 +135,8 @@ def log_scale(axis):
 
     class Plain(LogFormatter):
         def __call__(self, value, position=None):
+            if not np.isfinite(value):                                           # past the largest number there is
+                return ""
             return f"{value:g}" if super().__call__(value, position) else ""     # which ticks: as ever
 
     axis.set_yscale("log")

@@ -154,7 +154,8 @@ def draw_sparsity(get, options: Options) -> Drawing:
             "participation": "(sum a^2)^2 / (n sum a^4): share of the keys that carry the scores",
             "covariates": "orthogonal: x = sqrt(5) e_k, k uniform (after Huang et al. 2023; E x x^T = I)",
             "trained": f"Adam, {short_steps(options)} iterations, rates of the settings",
-            "prompts": SPARSITY_PROMPTS, "lines": "mean over seeds; dots: seeds; moved aside a little, to be seen apart",
+            "prompts": SPARSITY_PROMPTS,
+            "lines": "mean over seeds; dots: seeds; moved aside a little, to be seen apart",
             "configuration": options.configuration, "left_out": left_out
         })
 

@@ -18,6 +18,7 @@ CURVE_LOOKS = {**LOOKS, "linear": {"color": BLACK, "linestyle": "-"},           
                "softmax": {"color": GREEN, "linestyle": "-."}}
 OVER_PROMPTS = {"mean": "evaluation_mean", "median": "evaluation_median", "trimmed": "evaluation_trimmed"}
 PEAK = 100                  # times a curve's start and upper quartile: what is above is cut off (our choice)
+LARGEST = 1e300             # end of an axis: ticks further on are no numbers
 ROWS = {"mean": "loss (mean of prompts)", "median": "loss (median of prompts)"}      # above and below
 
 
@@ -133,7 +134,8 @@ def finish_loss_axis(axis, steps) -> list:
     if high > most:
         axis.set_ylim(np.min(values[values > 0]) / 2, most)                  # room for the legend already
         return [f"peaks to {np.nanmax(values):.0e} are cut off"] if np.nanmax(values) > most else []
-    axis.set_ylim(low, high * (high / low) ** 0.3)
+    with np.errstate(over="ignore"):
+        axis.set_ylim(low, min(high * (high / low) ** 0.3, LARGEST))
     return []
 
 
@@ -212,7 +214,7 @@ FIGURES = (
                 "covariates; Adam's relative advantage does not shrink noticeably.",
                 optimizer_panels("spherical", "heavy-tailed")),
     loss_figure("fig12", "Loss against iteration for 2, 4, 6 and 8 layers",
-                "Log loss against iteration for more and more layers: the gap between SGDM and Adam grows, and the loss "
-                "of both falls.",
+                "Log loss against iteration for more and more layers: the gap between SGDM and Adam grows, and the "
+                "loss of both falls.",
                 optimizer_panels("L2", "L4", "L6", "L8")),
 )

@@ -170,7 +170,8 @@ GRADIENT_CAPTION = {
     "marks at the lower edge": "steps with negative smoothness, at their gradient norm",
     "numbers": "over_seeds: mean and 95 % t interval over seeds (points of one path are not independent) of "
                "L0, L1, covered (share of points below the line; cut at 0 and 1), rank_correlation (Spearman's, "
-               "negative curvature included; on Fisher's scale), log_slope (slope of the logarithms, positive points only)",
+               "negative curvature included; on Fisher's scale), log_slope (slope of the logarithms, positive points "
+               "only)",
     "axes": "following Zhang et al. 2020a, with the gradient norm across",
 }
 

@@ -1,0 +1,184 @@
+"""From the statuses of single entries to one verdict, and to words: which entry, how far off, what it looks like."""
+from __future__ import annotations
+
+import numpy as np
+
+from lintransformer.verification.numerical import quiet
+from lintransformer.verification.patterns import pattern
+from lintransformer.verification.points import Mistake
+from lintransformer.verification.results import FAILED, INCONCLUSIVE, PASSED, Check
+from lintransformer.verification.slopes import AGREES, DIFFERS, KINK, UNKNOWN, Slopes
+
+
+class Findings:
+    """What is known of every entry of a claimed derivative.
+
+    Parameters
+    ----------
+    name : str, of the check
+    point : `Point`
+    slopes : `Slopes` at the point
+    claim : callable theta (p,) -> (m, q), the claimed derivatives along the lines of `slopes`; or these at the point
+    tolerance : relative error of an entry, or None
+    prefix : str, before the names of entries
+    by_output : bool; entries are the outputs (all lines tell of each) rather than the lines
+    """
+
+    def __init__(self, name, point, slopes, claim, tolerance, prefix="", by_output=False):
+        self.name, self.point, self.slopes, self.claim = name, point, slopes, claim
+        self.tolerance, self.prefix, self.by_output = tolerance, prefix, by_output
+        status, self.claimed, self.measured = slopes.judge(claim, tolerance)
+        self.status, self.elsewhere = self._of_entries(status), {}
+        self._lines_status = status
+
+    def _of_entries(self, status):
+        """(m, q) to (p,): wrong if wrong anywhere, right if right somewhere and wrong nowhere."""
+        if not self.by_output:
+            return status[:, 0].copy()
+        found = np.where((status == AGREES).any(axis=0), AGREES, UNKNOWN)
+        found[(status == KINK).any(axis=0) & (found != AGREES)] = KINK
+        found[(status == DIFFERS).any(axis=0)] = DIFFERS
+        return found
+
+    def look_wider(self):
+        """For float32: judge what cannot be told by f in float64, if its code computes in the type that it is given."""
+        unknown = np.flatnonzero((self.status == UNKNOWN) | (self.status == KINK))
+        if not len(unknown) or self.point.dtype != np.float32 or self.by_output:
+            return
+        wide = self.slopes.tested.wider()
+        if not _computes_in_float64(wide, self.slopes.at, self.point):
+            return
+        slopes = Slopes(wide, self.point.vector, [self.slopes.lines[i] for i in unknown])
+        slopes.precision = self.slopes.precision
+        claim = (lambda x: self.claim(x)[unknown]) if callable(self.claim) else self.claim[unknown]
+        status, _, measured = slopes.judge(claim, self.tolerance)
+        self.status[unknown], self.measured[unknown] = status[:, 0], measured
+
+    def look_nearby(self, distances):
+        """Judge what is UNKNOWN at theta at a few points around it; points that cannot be evaluated are passed over."""
+        for number, distance in enumerate(distances):
+            unknown = np.flatnonzero(self.status == UNKNOWN)
+            if not len(unknown) or (self.status == DIFFERS).any():
+                return
+            vector = self._nearby(number, distance)
+            lines = self.slopes.lines if self.by_output else [self.slopes.lines[i] for i in unknown]
+            select = slice(None) if self.by_output else unknown
+            try:
+                if not np.isfinite(quiet(self.slopes.tested, vector)).all():
+                    continue
+                with np.errstate(all="ignore"):
+                    slopes = Slopes(self.slopes.tested, vector, lines, self.slopes.analytic is not None)
+                    slopes.here = False
+                    status, claimed, measured = slopes.judge(lambda x: self.claim(x)[select], self.tolerance)
+            except (ArithmeticError, ValueError, np.linalg.LinAlgError, Mistake):
+                continue
+            status = self._of_entries(status)
+            for row, i in enumerate(np.arange(len(status)) if self.by_output else unknown):
+                if self.status[i] == UNKNOWN and status[row] != UNKNOWN:
+                    self.status[i] = status[row] if status[row] != KINK else UNKNOWN
+                    if status[row] == DIFFERS:
+                        at = self._worst_line(claimed, measured, row)
+                        self.elsewhere[i] = claimed[at], measured[at]
+
+    def _worst_line(self, claimed, measured, row):
+        return (int(np.argmax(np.abs(claimed - measured)[:, row])), row) if self.by_output else (row, 0)
+
+    def _nearby(self, number, distance):
+        """theta moved by several of the steps at which its derivatives are measured best."""
+        rng = np.random.default_rng([2, number])
+        sign = rng.choice([-1.0, 1.0], self.point.size) * rng.uniform(0.5, 1.5, self.point.size)
+        step = np.full(self.point.size, np.inf)
+        if self.by_output:
+            step = self.slopes.scales / 64
+        else:
+            step = self.slopes.step[:, 0]
+        return self.slopes._rounded(self.point.vector + distance * sign * step)
+
+    def check(self) -> Check:
+        """The verdict in numbers and words."""
+        wrong = np.flatnonzero(self.status == DIFFERS)
+        kinks, unknown = (np.flatnonzero(self.status == kind) for kind in (KINK, UNKNOWN))
+        verdict = FAILED if len(wrong) else INCONCLUSIVE if len(kinks) or len(unknown) else PASSED
+        lines = self._wrong(wrong) if len(wrong) else []
+        if len(kinks):
+            lines.append(f"kink near entry {self._entry(kinks[0])}: f has no derivative within reach there "
+                         f"({len(kinks)} of {self.point.size} entries)")
+        if len(unknown) and not len(wrong):
+            i = self._largest_gap(unknown)
+            c, m = self._pair(i)
+            lines.append(f"at rounding level: {len(unknown)} of {self.point.size} entries cannot be told, such as "
+                         f"{self._entry(i)}: yours {c:.6g}, numerical {m:.6g}")
+        if verdict != PASSED:
+            lines += self.point.special()
+        detail = "complex steps" if self.slopes.analytic is not None else \
+            f"differences; no complex steps: {self.slopes.why_not}"
+        error, tolerance = self._error(), self.tolerance or self._default_tolerance()
+        kind = "difference" if self.slopes.analytic is None else "complex"
+        return Check(f"{self.name}, {kind}", error, tolerance, detail, lines=tuple(lines), decided=verdict)
+
+    def _default_tolerance(self):
+        precision = self.slopes.precision
+        return precision.difference if self.slopes.analytic is None else precision.complex_step
+
+    def _error(self):
+        """The largest error in units of the largest entry."""
+        scale, apart = np.max(np.abs(self.measured), initial=0), np.max(np.abs(self.claimed - self.measured), initial=0)
+        return float(apart / scale if scale else apart)
+
+    def _entry(self, i):
+        return self.point.entry(int(i), self.prefix)
+
+    def _pair(self, i):
+        """(claimed, measured) of entry i where they are furthest apart."""
+        if i in self.elsewhere:
+            return self.elsewhere[i]
+        if not self.by_output:
+            return self.claimed[i, 0], self.measured[i, 0]
+        bad = np.where(self._lines_status[:, i] == DIFFERS, np.abs(self.claimed - self.measured)[:, i], -1.0)
+        row = int(np.argmax(bad))
+        return self.claimed[row, i], self.measured[row, i]
+
+    def _largest_gap(self, entries):
+        gaps = [abs(c - m) / max(abs(m), abs(c), 1e-300) if np.isfinite(c) else np.inf
+                for c, m in map(self._pair, entries)]
+        return entries[int(np.argmax(gaps))]
+
+    def _wrong(self, wrong):
+        i = self._largest_gap(wrong)
+        c, m = self._pair(i)
+        counts = []
+        for key, block in self.point.blocks.items():
+            inside = np.sum((wrong >= block.start) & (wrong < block.stop))
+            if inside:
+                label = f" of {self.prefix}{key}" if self.point.is_dict else ""
+                counts.append(f"{inside} of {block.stop - block.start} entries{label}")
+        ratio = f"ratio {_ratio(c / m)}; " if m else ""
+        where = " (at a point nearby, where it is above rounding)" if i in self.elsewhere else ""
+        digits = 6 if abs(c - m) > 1e-4 * abs(m) else 14
+        lines = [f"{self._entry(i)}: yours {c:.{digits}g}, numerical {m:.{digits}g} ({ratio}wrong: {', '.join(counts)}){where}"]
+        if not self.by_output and not self.elsewhere:
+            lines += pattern(self.point, self.claimed[:, 0], self.measured[:, 0], wrong, self.prefix)
+        elif self.by_output:
+            lines += self._pattern_of_lines(wrong)
+        return lines
+
+    def _pattern_of_lines(self, wrong):
+        ratios = np.array([c / m if m else np.nan for c, m in map(self._pair, wrong)])
+        if len(ratios) > 1 and np.ptp(ratios) <= 1e-3 * abs(ratios[0]):
+            return [f"pattern: a factor {_ratio(ratios[0])} throughout"]
+        return []
+
+
+def _computes_in_float64(wide, value, point):
+    """Whether f, given float64, follows steps that are far below float32's rounding, and is the same function."""
+    w = point.scales(point.vector) * np.random.default_rng(3).uniform(0.5, 1, point.size)
+    t = np.arange(-4, 5) * 2.0**-30
+    values = np.array([wide.near(point.vector + step * w)[0] for step in t])
+    line = np.polynomial.Polynomial.fit(t, values, 1) if np.isfinite(values).all() else None
+    return line is not None and abs(values[4] - value[0]) <= 1e-3 * abs(value[0]) and \
+        np.max(np.abs(values - line(t))) <= 1e-2 * np.ptp(values)
+
+
+def _ratio(ratio):
+    """A ratio with as many digits as it takes to see that it is not 1."""
+    return f"{ratio:.6g}" if abs(ratio - 1) > 1e-4 else f"1 {'+' if ratio >= 1 else '-'} {abs(ratio - 1):.2g}"

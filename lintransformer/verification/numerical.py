@@ -1,0 +1,224 @@
+"""Derivatives along a line from values alone, each with an estimate of its error; derivations/17-checks.md, eq. 17.1-17.4.
+
+Conventions
+-----------
+F : t -> (q,), float64: a function along the line theta + t v. D(h) = (F(h) - F(-h)) / 2h is the central difference,
+S(h) = F(h) - 2 F(0) + F(-h) the second one. Steps are start / 4^k; the table of Richardson and Ridders removes the
+terms h^2, h^4, h^6 of D's error, and the disagreement of its neighbours, with the noise of F over h, is the estimate.
+"""
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+RATIO = 4.0
+COLUMNS = 3               # powers of h that the table removes
+FIRST = 5                 # steps taken before any is judged
+MOST = 26                 # steps at the most: 4^26 = 15 decades
+NOISE_FACTOR = 4.0        # standard deviations of F's noise that count as possible
+COMPLEX_STEP = 1e-20      # its square is below every rounding error; eq. 11.11
+
+
+def quiet(function, *arguments):
+    """The value of a function far from its point: NaN where it raises or is not finite, and no warning."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            return function(*arguments)
+        except (ArithmeticError, ValueError, np.linalg.LinAlgError):
+            return np.nan
+
+
+def noise_level(F, size, spacing):
+    """The standard deviation (q,) of F's rounding errors: differences of order 3 to 5 at eight points, `spacing` apart.
+
+    Hamming's difference table, as More and Wild use it (Estimating computational noise, 2011): a smooth F has no
+    differences of high order at so small a spacing, so that what is left is noise. At least eps |F| / 4.
+    """
+    values = np.array([np.broadcast_to(quiet(F, k * spacing), size) for k in range(8)])
+    level, table = np.zeros(size), values
+    for order in range(1, 6):
+        table = np.diff(table, axis=0)
+        if order >= 3:
+            level = np.fmax(level, np.sqrt(np.mean(table**2, axis=0) / BINOMIAL[order]))
+    return level
+
+
+# (2m)! / (m!)^2, the variance of a difference of order m of independent errors
+BINOMIAL = {3: 20.0, 4: 70.0, 5: 252.0}
+
+
+class Line:
+    """Differences of F along one line, at more and more steps until the derivative is known well enough.
+
+    Parameters
+    ----------
+    F : callable t -> (F(t) (q,), t as it was really taken)
+    value : F(0) (q,)
+    noise : (q,), of `noise_level`
+    start : float, the middle of the first steps
+    smallest : float, the least step that makes sense
+    resolution : relative error of the derivative that is good enough
+
+    Attributes
+    ----------
+    value, error : (q,) the best derivative and the estimate of its error; step (q,), where it was found
+    """
+
+    def __init__(self, F, value, noise, start, smallest, resolution):
+        self.F, self.at_zero, self.noise, self.resolution = F, value, noise, resolution
+        self.start, self.smallest = start, smallest
+        self.samples, self.refined = {}, False                               # k -> (h, D, S), h = start / 4^k
+        for k in range(FIRST // 2 - FIRST + 1, FIRST // 2 + 1):
+            self._sample([k])
+        self._estimate()
+        self._extend()
+
+    @property
+    def resolved(self):
+        """Where the derivative is known to `resolution` (q,), or exactly 0 at every step."""
+        return (self.error <= self.resolution * np.abs(self.value)) | self.untouched
+
+    @property
+    def untouched(self):
+        """Where F gave the same number at every step (q,)."""
+        return np.all([(D == 0) & (S == 0) for _, D, S in self.samples.values()], axis=0)
+
+    def _extend(self):
+        """Longer and shorter steps in turn, until all is resolved, or steps make no sense, or are too many."""
+        longer, shorter, low, high = True, True, -(FIRST // 2), FIRST // 2
+        while (longer or shorter) and len(self.samples) < MOST and not self.resolved.all():
+            longer = longer and not self._bent(min(self.samples, default=0)) and self._sample([low - 1, low - 2])
+            shorter = shorter and self._sample([high + 1, high + 2])
+            low, high = low - 2, high + 2
+            self._estimate()
+
+    def refine(self):
+        """Take every shorter step that makes sense: for kinks, which only short steps see."""
+        while len(self.samples) < MOST + 8 and self._sample([max(self.samples) + 1]):
+            pass
+        self.refined = True
+        self._estimate()
+        return self
+
+    def _sample(self, ks):
+        """Whether all these steps make sense: long enough to be taken, and to finite values."""
+        for k in ks:
+            h = self.start / RATIO**k
+            if h < self.smallest or not np.isfinite(h):
+                return False
+            (ahead, up), (behind, down) = self.F(h), self.F(-h)
+            if not (np.isfinite(ahead).all() and np.isfinite(behind).all()):
+                if k < 0:
+                    return False
+                ahead = behind = np.full_like(self.at_zero, np.nan)
+            with np.errstate(over="ignore", invalid="ignore"):
+                D, S = (ahead - behind) / (up - down), (ahead - self.at_zero) + (behind - self.at_zero)
+            self.samples[k] = h, D, S
+        return True
+
+    def _bent(self, k):
+        """Whether, for most outputs, step k is too long: D has changed since the step before by half of itself."""
+        if k not in self.samples or k + 1 not in self.samples:
+            return False
+        (h, D, _), (_, nearer, _) = self.samples[k], self.samples[k + 1]
+        return bool(np.mean(_far(D, nearer, self.noise / h)) > 0.5)
+
+    def _estimate(self, least=None):
+        """The entry of the table with the smallest error estimate, for each of the q outputs.
+
+        Only steps on the near side of the first that is too long count; and an estimate from longer steps must lie
+        within what every shorter step, rounding allowed for, leaves possible.
+        """
+        ks = sorted((k for k in self.samples if least is None or k >= least), reverse=True)   # ascending h
+        self.value, self.error = np.zeros_like(self.at_zero), np.full(self.at_zero.shape, np.inf)
+        self.step = np.full(self.at_zero.shape, self.start)
+        if len(ks) < 2:
+            return
+        h = np.array([self.samples[k][0] for k in ks])[:, None]
+        column, rounding = np.array([self.samples[k][1] for k in ks]), NOISE_FACTOR * self.noise / h
+        with np.errstate(over="ignore", invalid="ignore"):
+            near = np.ones(column.shape, bool)
+            near[1:] = np.logical_and.accumulate(~_far(column[1:], column[:-1], self.noise / h[1:]), axis=0)
+            width = 2 * rounding + np.abs(np.diff(column, axis=0, append=column[-1:]))
+            low = np.maximum.accumulate(np.nan_to_num(column - width, nan=-np.inf), axis=0)
+            high = np.minimum.accumulate(np.nan_to_num(column + width, nan=np.inf), axis=0)
+            kinked = self._half_jumps(ks)
+            self.value, self.step = column[0].copy(), np.broadcast_to(h[0], self.at_zero.shape).copy()
+            for j in range(1, min(COLUMNS, len(ks) - 1) + 1):
+                # row i of `finer` combines the steps i ... i + j, the shortest of which is h[i]
+                finer = column[:-1] + (column[:-1] - column[1:]) / (RATIO ** (2 * j) - 1)
+                apart = np.fmax(np.abs(finer - column[:-1]), np.abs(finer - column[1:]))
+                apart[:-1] = np.fmax(apart[:-1], np.abs(finer[:-1] - finer[1:]))
+                rows = len(finer)
+                possible = near[j:] & np.isfinite(finer) & \
+                    ((low[:rows] > high[:rows]) | ((finer >= low[:rows]) & (finer <= high[:rows])))
+                apart = np.where(possible, apart + rounding[:rows] + kinked[:rows], np.inf)
+                row = np.argmin(apart, axis=0)[None]
+                found = np.take_along_axis(apart, row, 0)[0]
+                better = found < self.error
+                self.value = np.where(better, np.take_along_axis(finer, row, 0)[0], self.value)
+                self.step = np.where(better, h[row[0], 0], self.step)
+                self.error, column = np.where(better, found, self.error), finer
+
+    def _jumps(self, ks):
+        """By how much F' jumps within reach of each step, and the noise in it: (rows, q) each; eq. 17.3.
+
+        S(h) = a h^2 + c h^4 + b h, where b is 0 for a smooth F and the jump for a kink at 0: from S at three steps.
+        """
+        S = np.array([self.samples[k][2] for k in ks])
+        h = np.array([self.samples[k][0] for k in ks])[:len(ks) - 2, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            b = (256 * (16 * S[:-2] - S[1:-1]) - (16 * S[1:-1] - S[2:])) / (3024 * h)
+        return b, 6 * NOISE_FACTOR * self.noise / h
+
+    def _half_jumps(self, ks):
+        """What a kink within reach may add to the error of each row: half of the jump, where it stands above noise."""
+        if len(ks) < 3:
+            return np.zeros((len(ks), self.at_zero.size))
+        b, noise = self._jumps(ks)
+        half = np.where(np.abs(b) > noise, np.abs(b) / 2, 0.0)
+        return np.concatenate([half, np.broadcast_to(half[-1:], (2, half.shape[1]))])
+
+    def kink(self, output=0):
+        """Whether F has a kink within reach: the jump stays as steps get shorter; what a smooth F has in place of it
+        falls like h^5."""
+        ks = sorted(self.samples, reverse=True)
+        if len(ks) < 4:
+            return False
+        b, noise = (part[:, output] for part in self._jumps(ks))
+        seen = np.abs(b) > noise
+        return bool((seen[:-1] & seen[1:] & (np.abs(b[:-1]) > 0.2 * np.abs(b[1:])) & (np.abs(b[:-1]) < 5 * np.abs(b[1:]))
+                     & (np.array([self.samples[k][0] for k in ks[:len(b) - 1]]) <= self.start)).any())
+
+    def inside_kink(self, output=0):
+        """Estimate again from the steps that are too short to reach the kink; False if there are too few of them."""
+        ks = sorted(self.samples)
+        smooth = [k for k in ks if abs(self.samples[k][2][output]) <= 30 * self.noise[output]]
+        tail = [k for k in smooth if all(m in smooth for m in ks if m >= k)]
+        if len(tail) < 3:
+            return False
+        self._estimate(least=tail[0])
+        return True
+
+
+def _far(D, nearer, rounding):
+    """Whether a difference is far from the one at the next shorter step, rounding (of the longer) allowed for."""
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(D - nearer) > 0.5 * np.fmax(np.abs(D), np.abs(nearer)) + 2 * NOISE_FACTOR * RATIO * rounding
+    return apart | ~np.isfinite(D)
+
+
+def complex_derivative(F, v_scale):
+    """Im F(i h) / h (eq. 11.11), or the text that says why there is none."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        try:
+            value = F(1j * COMPLEX_STEP * v_scale)
+        except Exception as error:                                           # whatever their code makes of complex numbers
+            return f"it fails for complex arguments ({' '.join(str(error).split()) or type(error).__name__})"
+    if not np.iscomplexobj(value):
+        return "it returns real numbers for complex arguments"
+    return np.imag(value) / (COMPLEX_STEP * v_scale)

@@ -1,0 +1,242 @@
+"""Derivatives of a tested function along lines, measured; and what a claimed derivative is worth beside them.
+
+Conventions
+-----------
+m lines (a coordinate, or a direction (p,)), q outputs; arrays are (m, q). Two measurements: differences with their
+error estimate, which hold for any function, and complex steps, which hold to rounding for analytic ones, and are
+believed where differences do not contradict them. derivations/17-checks.md, Steps 4 and 5.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lintransformer.checks import InputError
+from lintransformer.verification.numerical import Line, complex_derivative, noise_level, quiet
+
+# What is known of an entry. UNKNOWN: the measurement at this point is too rough to tell right from wrong.
+AGREES, UNKNOWN, KINK, DIFFERS = range(4)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a dtype can show.
+
+    complex_step, difference : relative error of an entry that still counts as right
+    resolution : relative error up to which a measured derivative, or the rounding in it, can judge an entry
+    spacing : relative distance of the points at which noise is measured
+    """
+
+    eps: float
+    complex_step: float
+    difference: float
+    resolution: float
+    spacing: float
+
+
+PRECISIONS = {
+    np.dtype(np.float64): Precision(2.0**-52, 1e-12, 1e-8, 6e-7, 2.0**-40),
+    np.dtype(np.float32): Precision(2.0**-23, 1e-5, 1e-4, 8e-3, 2.0**-20),
+}
+LIKELY, CERTAIN = 4.0, 20.0       # error estimates: within the one a difference may be rounding, beyond the other not
+SCATTER, SAMPLES = 20.0, 6        # times the scatter of an entry over so many points: likewise
+NEAR = 2.0**-10                   # how far apart they are, in units of theta's scales
+
+
+class Slopes:
+    """Measured derivatives at one point.
+
+    Parameters
+    ----------
+    tested : `Tested`
+    vector : theta (p,)
+    lines : list of int (a coordinate) or array (p,) (a direction)
+    complex_too, differences_too : bool, which measurements to make
+
+    Attributes
+    ----------
+    value (m, q), error (m, q), step (m, q) : by differences
+    analytic (m, q) : by complex steps, or None; why_not says why
+    kink (m, q) : bool, where the derivative does not exist within reach of any step that rounding allows
+    """
+
+    def __init__(self, tested, vector, lines, complex_too=True, differences_too=True):
+        self.here = True                                                     # False: a point that stands in for theta
+        self.tested, self.vector, self.lines = tested, vector, lines
+        self.precision = PRECISIONS[tested.point.dtype]
+        self.scales = tested.point.scales(vector)
+        self.at = tested(vector)
+        if self.at.dtype.kind == "c":
+            raise InputError(f"{tested.what} must return real numbers for real theta")
+        shape = len(lines), self.at.size
+        self.value, self.error, self.step = np.zeros(shape), np.full(shape, np.inf), np.ones(shape)
+        self.kink, self.analytic, self.why_not = np.zeros(shape, bool), None, "theta is float32"
+        if complex_too and tested.point.dtype == np.float64:
+            self.analytic = self._complex_steps()
+        self.found, self.untouched = {}, np.zeros(shape, bool)
+        if differences_too:
+            self.noise = self._noise()
+            for row in range(len(lines)):
+                self._keep(row, slice(None), self._line(row))
+            self._contradict()
+
+    def _keep(self, row, output, found):
+        self.found[row] = found
+        self.value[row, output], self.error[row, output] = found.value[output], found.error[output]
+        self.step[row, output], self.untouched[row, output] = found.step[output], found.untouched[output]
+
+    def _complex_steps(self, vector=None, rows=None):
+        vector, slopes = self.vector if vector is None else vector, []
+        for row in range(len(self.lines)) if rows is None else rows:
+            v, scale = self._direction(row)
+            slope = complex_derivative(lambda t, v=v: self.tested(vector + t * v), scale)
+            if isinstance(slope, str):
+                self.why_not = slope
+                return None
+            slopes.append(slope)
+        self.why_not = ""
+        return np.array(slopes).reshape(-1, self.at.size)
+
+    def _noise(self):
+        level, rng = np.abs(self.at) * self.precision.eps / 4, np.random.default_rng(0)
+        for _ in range(2):
+            w = self.scales * rng.uniform(0.5, 1, self.scales.size)
+            found = noise_level(lambda t, w=w: self.tested.near(self._rounded(self.vector + t * w)), self.at.size,
+                                self.precision.spacing)
+            level = np.fmax(level, found)
+        return level
+
+    def _rounded(self, vector):
+        """The vector in theta's own precision."""
+        for key, block in self.tested.point.blocks.items():
+            vector[block] = vector[block].astype(self.tested.point.dtypes[key])
+        return vector
+
+    def _direction(self, row):
+        """v (p,), and the step along it that moves theta by its own scale."""
+        line = self.lines[row]
+        if isinstance(line, np.ndarray):
+            return line, 1 / np.max(np.abs(line) / self.scales)
+        v = np.zeros_like(self.vector)
+        v[line] = 1.0
+        return v, self.scales[line]
+
+    def _line(self, row, shift=1.0):
+        """Differences along one line; `shift` moves the steps, for a second opinion."""
+        v, scale = self._direction(row)
+
+        def F(h):
+            x = self._rounded(self.vector + h * v)
+            i = self.lines[row]
+            return self.tested.near(x), h if isinstance(i, np.ndarray) else x[i] - self.vector[i]
+
+        smallest = 8 * self.precision.eps * scale
+        return Line(F, self.at, self.noise, shift * scale / 64, smallest, self.precision.resolution / LIKELY)
+
+    def _contradict(self):
+        """Find kinks, and give up complex steps that are not the derivatives which differences find."""
+        if self.analytic is None:
+            return
+        apart = np.abs(self.analytic - self.value) > CERTAIN * self.error + self.precision.difference * abs(self.value)
+        for row, output in np.argwhere(apart):
+            if self.second_opinion(row, output) and self._certain(self.analytic[row, output], row, output):
+                self.why_not = (f"its complex step {self.analytic[row, output]:.6g} is not its difference quotient "
+                                f"{self.value[row, output]:.6g}: abs, norm, max, conj and np.var lose derivatives")
+                self.analytic = None
+                return
+
+    def require_analytic(self):
+        """For complex steps on request: `InputError` unless they are the derivatives along three random directions."""
+        problem = self.why_not
+        if not problem:
+            rng, size = np.random.default_rng(0), self.vector.size
+            lines = list(self.scales * rng.choice([-1.0, 1.0], (3, size)) * rng.uniform(0.5, 1, (3, size)))
+            problem = Slopes(self.tested, self.vector, lines).why_not
+        if problem:
+            raise InputError(f"method 'complex' needs an analytic f, but {problem}; allowed: difference")
+
+    def _certain(self, claimed, row, output, spread=0.0):
+        """Whether a derivative is not the one that differences find, by far more than their error."""
+        value, error = self.value[row, output], self.error[row, output]
+        return abs(claimed - value) > spread + CERTAIN * error + self.precision.difference * abs(value)
+
+    def second_opinion(self, row, output):
+        """Differences with other, and with the shortest steps; False if they see nothing but a kink."""
+        if not self.found[row].refined:
+            self.found[row] = self._line(row, 0.61).refine()
+        found = self.found[row]
+        if found.kink(output) and not (found.inside_kink(output) and found.resolved[output]):
+            self.kink[row, output] = True
+            return False
+        self._keep(row, output, found)
+        return True
+
+    def judge(self, claim, tolerance=None):
+        """Compare with claimed derivatives.
+
+        Parameters
+        ----------
+        claim : callable theta (p,) -> (m, q), or that array
+        tolerance : relative error of an entry that counts as right, or None for the precision's own
+
+        Returns
+        -------
+        status (m, q), claimed (m, q), measured (m, q)
+        """
+        claimed = claim(self.vector) if callable(claim) else claim
+        measured = self.value if self.analytic is None else self.analytic
+        relative = tolerance or (self.precision.difference if self.analytic is None else self.precision.complex_step)
+        rough = max(self.precision.resolution, tolerance or 0.0)
+        status = np.where(self._agree(claimed, measured, relative, rough), AGREES, UNKNOWN)
+        rows, outputs = np.nonzero((status != AGREES) & np.isfinite(claimed))
+        scatter = self._scatter(claim, rows) if len(rows) else None
+        for row, output in zip(rows, outputs):
+            spread = SCATTER * scatter[row][output]
+            status[row, output] = self._closer(claimed, measured, row, output, spread, relative, rough)
+        status[~np.isfinite(claimed)] = DIFFERS
+        return status, claimed, self.value if self.analytic is None else self.analytic
+
+    def _agree(self, claimed, measured, relative, rough):
+        apart = np.abs(claimed - measured)
+        if self.analytic is not None:
+            return apart <= relative * np.abs(measured)
+        size = np.fmax(np.abs(claimed), np.abs(measured))
+        close = (apart <= LIKELY * self.error + relative * np.abs(measured)) & (LIKELY * self.error <= rough * size)
+        return close | self.untouched & (claimed == 0) & self.here
+
+    def _closer(self, claimed, measured, row, output, spread, relative, rough):
+        """The status of an entry that does not simply agree: rounding, a kink, or a mistake."""
+        c, m, at = claimed[row, output], measured[row, output], (slice(row, row + 1), slice(output, output + 1))
+        if self.analytic is not None:
+            if abs(c - m) <= spread:
+                return AGREES if spread <= rough * abs(m) else UNKNOWN
+            if not self.found:                                               # complex steps only: they decide
+                return DIFFERS
+        suspect = self._certain(c, row, output, spread)
+        if suspect or self.found[row].kink(output):
+            if not self.second_opinion(row, output):
+                return KINK
+        if suspect and self._certain(c, row, output, spread):
+            return DIFFERS
+        return AGREES if self.analytic is None and self._agree(claimed, self.value, relative, rough)[at] else UNKNOWN
+
+    def _scatter(self, claim, rows):
+        """How much rounding there is in what is compared: {row: (q,)}, the standard deviation, over points a little
+        apart, of claimed minus analytic derivatives, or, where there are none, of claimed ones a rounding apart.
+
+        A rounding error has another value at each point; a mistake follows the derivative, which hardly changes.
+        """
+        rng, rows = np.random.default_rng(1), np.unique(rows)
+        follows = self.analytic is not None and callable(claim)
+        length = NEAR * self.scales if follows else self.precision.eps * 2 * np.abs(self.vector)
+        found = []
+        for _ in range(SAMPLES):
+            x = self._rounded(self.vector + length * rng.uniform(-1, 1, self.vector.size))
+            claims = quiet(claim, x) if callable(claim) else claim
+            step = 0.0 if self.analytic is None else quiet(self._complex_steps, x, rows)
+            found.append(np.full((len(rows), self.at.size), np.nan) if np.ndim(claims) == 0 or np.ndim(step) == 1
+                         or step is None else claims[rows] - step)
+        with np.errstate(invalid="ignore"):
+            spread = np.std(found, axis=0)
+        return dict(zip(rows, np.where(np.isfinite(spread), spread, np.inf)))
