@@ -54,8 +54,8 @@ def test_the_default_of_models_with_kinks_is_the_exact_route(row):
 
 
 # One form each: the others are the same function of theta.
-AT_MINIMISERS = {name: row for name, row in SMOOTH.items() if "verified" not in name and row["form"] in ("gram", "token")
-                 and (row["form"], row["attention"]) != ("token", "linear")}
+AT_MINIMISERS = {name: row for name, row in SMOOTH.items()
+                 if "verified" not in name and (row["attention"] == "softmax" or row["form"] == "gram")}
 
 
 def minimiser(model, batch, seed=0):
@@ -106,7 +106,8 @@ def test_the_default_is_exact_for_any_number_of_prompts_at_true_size(size):
 
 def test_the_measured_error_is_the_error():
     """To a factor of 20, as stated: nothing is known of a direction but along the one that was tried."""
-    for place in ("linear-gram-after-block-1-plain", "linear-gram-after-full-2-plain", "softmax-token-after-full-1-plain"):
+    for place in ("linear-gram-after-block-1-plain", "linear-gram-after-full-2-plain",
+                  "softmax-token-after-full-1-plain"):
         for seed in range(4):
             model, theta, batch = case(MODELS[place], seed=seed)
             H = lt.hessian(model, theta, batch, "difference")
@@ -202,5 +203,5 @@ def test_a_product_that_overflows_says_so():
     model, theta, batch = case(MODELS["linear-gram-after-block-1-plain"])
     v = np.full(model.size, 1.5e308)
     assert abs(lt.hessian(model, theta, batch) @ np.ones(model.size)).max() > 2
-    with pytest.raises(lt.InputError, match=r"H v overflows float64 for a v as long as this; its largest entry is 1.5e\+308"):
+    with pytest.raises(lt.InputError, match=r"H v overflows float64 for a v as long as this; .* 1.5e\+308"):
         lt.hessian_vector_product(model, theta, batch, v)

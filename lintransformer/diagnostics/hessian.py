@@ -98,7 +98,7 @@ class HessianOperator(LinearOperator):
         return diagonal
 
     def _reaching(self):
-        reaches = getattr(self.model, "reaches_prediction", None)            # optional: all entries where it is not known
+        reaches = getattr(self.model, "reaches_prediction", None)            # optional
         return np.flatnonzero(reaches()) if reaches else np.arange(self.shape[0])
 
     def _units(self, index):

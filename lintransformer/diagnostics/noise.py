@@ -58,7 +58,8 @@ def gradient_noise(model, theta, distribution, draws=10_000, batch_size=1000, re
     """
     check_abilities("model", model, ("size", "check_theta", "forward", "backward"), "lt.build_model()")
     check_type("distribution", distribution, PromptDistribution)
-    theta, dtype = finite("theta", real_array("theta", model.check_theta(theta)), " (a diverged point)"), check_dtype(dtype)
+    theta = finite("theta", real_array("theta", model.check_theta(theta)), " (a diverged point)")
+    dtype = check_dtype(dtype)
     with np.errstate(over="ignore"):
         theta = finite(f"theta in {dtype}", theta.astype(dtype))
     check_positive_integer("draws", draws)

@@ -97,7 +97,8 @@ class Product:
                 raise InputError("the Hessian at theta is not finite: f overflows there (a diverged point)")
             Hv = np.ldexp(Hv, exponent)
         if not np.isfinite(Hv).all():
-            raise InputError(f"H v overflows float64 for a v as long as this; its largest entry is {np.abs(v).max():.3g}")
+            largest = np.abs(v).max()
+            raise InputError(f"H v overflows float64 for a v as long as this; its largest entry is {largest:.3g}")
         return Hv.reshape(v.shape)
 
 
