@@ -19,7 +19,7 @@ def shown(value):
 def check_choice(name, value, allowed):
     """Return `value` if it is one of `allowed`, else raise `InputError` listing them."""
     allowed = list(allowed)
-    if not any(type(value) is type(one) and value == one for one in allowed):
+    if not any(isinstance(value, type(one)) and value == one for one in allowed):
         raise InputError(f"{name} {shown(value)} is not known; allowed: {', '.join(map(str, allowed))}")
     return value
 

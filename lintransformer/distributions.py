@@ -143,8 +143,9 @@ class PromptDistribution:
         Where a subclass overrides `draw` or `draw_gram`, each draw is a call of these.
         """
         kind = SAMPLERS[check_choice("form of the prompts", form, SAMPLERS)]
-        own = self._overrides("draw") or self._overrides("draw_gram")
-        return (DrawSampler if own else kind)(self, size, dtype, form)
+        if self._overrides("draw") or self._overrides("draw_gram"):
+            kind = DrawSampler
+        return kind(self, size, dtype, form)
 
     def _overrides(self, name):
         return getattr(type(self), name) is not getattr(PromptDistribution, name)

@@ -1,4 +1,4 @@
-"""Who draws the prompts: a subclass that overrides `draw` or `draw_gram` is used everywhere, and draws own their numbers."""
+"""Who draws prompts: a subclass that overrides `draw` or `draw_gram` is used everywhere; draws own their numbers."""
 
 import numpy as np
 import pytest

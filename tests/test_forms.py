@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lintransformer as lt
-from lintransformer.models.activations import Softmax
+from lintransformer.layers.attention import Softmax
 from lintransformer.models.build import FORMS
 from lintransformer.layers.parametrization import PARTS
 from lintransformer.objective import exact_hessian_vector_product
@@ -69,7 +69,7 @@ def test_two_linear_heads_with_the_same_query_add_their_projections():
 
 @pytest.mark.parametrize("mask", ["after", "before"])
 def test_a_softmax_survives_scores_of_a_thousand(mask):
-    """exp(1000) overflows: value, gradient and Hessian product are those of shifted scores, and as a complex step says."""
+    """exp(1000) overflows: value, gradient and Hessian product must not, and are what complex steps say."""
     model = lt.build_model(2, 3, attention="softmax", mask=mask, init_scale=0.3)
     rng = np.random.default_rng(0)
     batch = lt.PromptDistribution(3, 4).draw(rng, 5)

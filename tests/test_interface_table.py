@@ -46,7 +46,8 @@ def no_numbers(right):
     """What is wrong wherever an array of numbers is asked for, complex ones and NaN included."""
     right = np.asarray(right, float)
     return Kind(None, "a", object(), masked(right), right.astype(str), right > 0, right.astype(np.float16),
-                [[1.0], [1.0, 2.0]], np.full(right.shape, None), np.zeros((0,) * right.ndim), np.zeros((2,) * (right.ndim + 2)))
+                [[1.0], [1.0, 2.0]], np.full(right.shape, None), np.zeros((0,) * right.ndim),
+                np.zeros((2,) * (right.ndim + 2)))
 
 
 def not_real(right):
@@ -87,7 +88,8 @@ TABLE = {
         G=no_numbers(G) + Kind(G[:, :2], -G, G + np.triu(np.ones((4, 4))), np.nan * G, np.inf * G),
         z=no_numbers(Z[:, :, -1]), target=no_numbers(BATCH.target), context_length=INTEGER)),
     "batch.astype": (BATCH.astype, dict(dtype=float), dict(dtype=Kind("xyz", "float16", int, bool, 3, object(), "U3"))),
-    "batch.take": (BATCH.take, dict(index=[0]), dict(index=Kind(None, "a", 1.5, 99, -99, [], [7], [0.5], 0, object(), 1j))),
+    "batch.take": (BATCH.take, dict(index=[0]), dict(
+        index=Kind(None, "a", 1.5, 99, -99, [], [7], [0.5], 0, object(), 1j))),
     "PromptDistribution": (lt.PromptDistribution, dict(dimension=3), dict(
         dimension=INTEGER, context_length=INTEGER, covariates=NAME, gamma_shape=POSITIVE, gamma_scale=POSITIVE,
         covariate_covariance=Kind(*arrays(np.eye(3)).values[1:], -np.eye(3), np.triu(np.ones((3, 3)))),
@@ -112,13 +114,15 @@ TABLE = {
         theta=not_real(THETA), batch=BATCH_LIKE)),
     "SGD": (lt.SGD, dict(learning_rate=0.1), dict(learning_rate=POSITIVE, momentum=Kind(*LEVEL.values[:6], 1, 2, 1j))),
     "Adam": (lt.Adam, dict(learning_rate=0.1), dict(
-        learning_rate=POSITIVE, beta1=Kind(*LEVEL.values[:6], 1, 1j), beta2=Kind(*LEVEL.values[:6], 1), epsilon=POSITIVE)),
+        learning_rate=POSITIVE, beta1=Kind(*LEVEL.values[:6], 1, 1j),
+        beta2=Kind(*LEVEL.values[:6], 1), epsilon=POSITIVE)),
     "SignDescent": (lt.SignDescent, dict(learning_rate=0.1), dict(learning_rate=POSITIVE)),
     "Adam.init": (lt.Adam(0.1).init, dict(theta=THETA), dict(theta=not_real(THETA))),
     "clip": (lt.clip, dict(gradient=THETA, threshold=1.0), dict(
         gradient=not_real(THETA), threshold=Kind(*POSITIVE.values[1:]))),
     "prompt_statistics": (prompt_statistics, dict(losses=NORMS), dict(losses=not_real(NORMS))),
-    "train": (lt.train, dict(model=MODEL, distribution=DISTRIBUTION, optimizer=lt.SGD(0.01), steps=2, batch_size=3), dict(
+    "train": (lt.train, dict(
+        model=MODEL, distribution=DISTRIBUTION, optimizer=lt.SGD(0.01), steps=2, batch_size=3), dict(
         model=MODEL_LIKE, distribution=SOURCE, optimizer=OPTIMIZER, steps=INTEGER, batch_size=INTEGER, seed=INTEGER,
         dtype=DTYPE, clip_threshold=Kind(*POSITIVE.values[1:]), record_every=INTEGER, theta=Kind(*THETAS.values[1:]),
         evaluation=Kind(None, "a", 3, BATCH, [None], [3], ["a"], [BATCH, BATCH]), batch=Kind(*BATCH_LIKE.values[1:]),
@@ -147,12 +151,14 @@ TABLE = {
         seed=INTEGER, dtype=DTYPE, progress=CALLABLE)),
     "gaussian_norms": (gaussian_norms, dict(spectrum=NORMS, draws=3), dict(
         spectrum=arrays(NORMS, -NORMS), draws=INTEGER, seed=INTEGER)),
-    "effective_dimensions": (effective_dimensions, dict(spectrum=NORMS), dict(spectrum=arrays(NORMS, -NORMS, 0 * NORMS))),
+    "effective_dimensions": (effective_dimensions, dict(spectrum=NORMS), dict(
+        spectrum=arrays(NORMS, -NORMS, 0 * NORMS))),
     "noise_statistics": (noise_statistics, dict(norms=NORMS), dict(
         norms=arrays(NORMS, NORMS[:3]), resamples=INTEGER, level=LEVEL, seed=INTEGER)),
     "quantile_plot": (quantile_plot, dict(norms=NORMS), dict(norms=arrays(NORMS, NORMS[:1]))),
     "hill": (hill, dict(norms=NORMS), dict(
-        norms=arrays(NORMS, -NORMS, 0 * NORMS, NORMS[:5]), k=Kind("a", 1.5, np.nan, 0, -1, 30, 1j, [], True, [[1]], object()))),
+        norms=arrays(NORMS, -NORMS, 0 * NORMS, NORMS[:5]),
+        k=Kind("a", 1.5, np.nan, 0, -1, 30, 1j, [], True, [[1]], object()))),
     "directional_smoothness": (directional_smoothness, dict(
         model=MODEL, theta=THETA, theta_next=THETA + 1, batch=BATCH), dict(
         model=MODEL_LIKE, theta=THETAS, theta_next=Kind(*THETAS.values, THETA), batch=BATCH_LIKE, method=NAME)),
@@ -162,7 +168,8 @@ TABLE = {
     "fit_smoothness": (fit_smoothness, dict(gradient_norm=NORMS, smoothness=NORMS + 1), dict(
         gradient_norm=arrays(NORMS, 0 * NORMS, -NORMS, NORMS[1:]), smoothness=arrays(NORMS, NORMS[1:]))),
     "over_paths": (over_paths, dict(fits=FITS), dict(fits=Kind(None, 3, [None], "a", [3]), level=LEVEL)),
-    "t_interval": (t_interval, dict(values=NORMS), dict(values=Kind(*no_numbers(NORMS).values[:9], NORMS + 1j), level=LEVEL)),
+    "t_interval": (t_interval, dict(values=NORMS), dict(
+        values=Kind(*no_numbers(NORMS).values[:9], NORMS + 1j), level=LEVEL)),
     "correlation_interval": (correlation_interval, dict(values=[0.1, 0.5]), dict(
         values=Kind(*no_numbers(NORMS).values[:9], NORMS + 1j, [1.5], [-2.0, 0.5]), level=LEVEL)),
 }
@@ -194,7 +201,8 @@ def test_what_is_not_of_the_asked_kind_is_refused(function, right, parameter, wr
 ONES, EIGHTHS = np.ones(36, int), np.arange(-18, 18) / 8
 # what is unusual, and what it must equal
 ALSO_RIGHT = {
-    "integers are clipped as numbers": (lambda: lt.clip(np.array([3, 4]), 1.0), lambda: lt.clip(np.array([3.0, 4.0]), 1.0)),
+    "integers are clipped as numbers": (lambda: lt.clip(np.array([3, 4]), 1.0),
+                                        lambda: lt.clip(np.array([3.0, 4.0]), 1.0)),
     "lists are clipped": (lambda: lt.clip([3, 4], 1), lambda: lt.clip(np.array([3.0, 4.0]), 1.0)),
     "a threshold in float32": (lambda: lt.clip([3.0, 4.0], np.float32(1)), lambda: lt.clip([3.0, 4.0], 1.0)),
     "NumPy's integers": (lambda: lt.build_model(np.int64(2), np.int8(3)), lambda: MODEL),
@@ -209,8 +217,10 @@ ALSO_RIGHT = {
                                         lambda: lt.gradient(MODEL, THETA, BATCH) @ EIGHTHS),
     "Fractions": (lambda: float(lt.value(lt.build_model(1, 3), [Fraction(k, 8) for k in range(18)], lt.Prompts(
         [[[Fraction(1), Fraction(2)]] * 3 + [[Fraction(1), Fraction(0)]]], [Fraction(3)]))),
-                  lambda: lt.value(lt.build_model(1, 3), np.arange(18) / 8, lt.Prompts([[[1, 2]] * 3 + [[1, 0]]], [3]))),
-    "integers for a spectrum": (lambda: lt.dense_spectrum([[2, 1], [1, 2]]), lambda: lt.dense_spectrum([[2.0, 1], [1, 2]])),
+                  lambda: lt.value(lt.build_model(1, 3), np.arange(18) / 8,
+                                   lt.Prompts([[[1, 2]] * 3 + [[1, 0]]], [3]))),
+    "integers for a spectrum": (lambda: lt.dense_spectrum([[2, 1], [1, 2]]),
+                                lambda: lt.dense_spectrum([[2.0, 1], [1, 2]])),
     "a list for norms": (lambda: noise_statistics(list(NORMS)), lambda: noise_statistics(NORMS)),
     "k as a NumPy integer": (lambda: hill(NORMS, np.int64(7)), lambda: hill(NORMS, [7])),
     "integers on a path": (lambda: path_smoothness(MODEL, [ONES, 2 * ONES], BATCH),

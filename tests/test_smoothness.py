@@ -141,7 +141,7 @@ def test_t_interval_covers_as_often_as_it_says():
     (lambda m, t, b: fit_smoothness([0, 0, 0], [1, 2, 3]), "needs 3 points with different gradient norms"),
     (lambda m, t, b: fit_smoothness([0, 0, 0, 1], [1, 2, 3, 4]), "gradient_norm must be at least 0 and its median pos"),
     (lambda m, t, b: fit_smoothness([-1, 2, 3], [1, 2, 3]), "gradient_norm must be at least 0 .* the smallest is -1"),
-    (lambda m, t, b: fit_smoothness([1, 2, 3j], [1, 2, 3]), "gradient_norm must hold real numbers, not dtype complex128"),
+    (lambda m, t, b: fit_smoothness([1, 2, 3j], [1, 2, 3]), "gradient_norm must hold real numbers, not dtype c"),
     (lambda m, t, b: t_interval([1, 2], 2), "level must lie strictly between 0 and 1, not 2"),
     (lambda m, t, b: t_interval([1, 2j]), "values must hold real numbers, not dtype complex128"),
     (lambda m, t, b: t_interval([[1, 2]]), r"values must have shape \(N,\), not \(1, 2\)"),

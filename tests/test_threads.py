@@ -60,7 +60,7 @@ def test_one_workspace_serves_eight_threads(options):
 
 
 def test_the_gram_matrix_of_one_batch_is_asked_for_by_eight_threads():
-    model, theta, batch, _ = setting({}, 2000)
+    batch = setting({}, 2000)[2]
     expected = lt.Prompts(batch.Z, batch.target).gram().G
     assert all(np.array_equal(G, expected) for G in by_threads(lambda _: batch.gram().G, [None] * 16))
 

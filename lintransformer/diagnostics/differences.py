@@ -14,7 +14,7 @@ import numpy as np
 
 from lintransformer.random import stream
 
-FIRST, FACTOR, MOST = 1e-4, 10, 14           # the largest step tried, in units of length; to the next; how many
+FIRST, FACTOR, MOST = 1e-4, 10, 14           # the largest step tried, in units of length; its divisor; how many
 SAFETY = 2                                   # other directions may have larger third derivatives than the one measured
 
 

@@ -110,15 +110,16 @@ class Product:
                 raise InputError("the Hessian at theta is not finite: f overflows there (a diverged point)")
             Hv = np.ldexp(Hv, exponent)
         if not np.isfinite(Hv).all():
-            raise InputError("H v overflows float64 for a v as long as this; its largest entry is "
-                             f"{np.abs(v).max():.3g}")
+            largest = np.abs(v).max()
+            raise InputError(f"H v overflows float64 for a v as long as this; its largest entry is {largest:.3g}")
         return Hv.reshape(v.shape)
 
 
-def make_product(model, theta, batch, method=None, workspace=None, step=None):
+def make_product(model, theta, batch, method=None, workspace=None, step=None, tried=False):
     """The `Product` at a point that `finite_point` has passed.
 
-    `method` is what `chosen_method` returned; a workspace and a `Step` of differences may be brought along.
+    `method` is what `chosen_method` returned; a workspace and a `Step` of differences may be brought along, and that
+    a point nearby was `tried` for a Hessian that rounding decides.
     """
     if method is None and not has_product(model) and _is_analytic(model, theta, batch):
         method = "complex"
@@ -133,7 +134,10 @@ def make_product(model, theta, batch, method=None, workspace=None, step=None):
                              "overflows, or rounding decides it; a diverged point)")
         else:
             return Product(model, "difference", _difference(theta, batch, workspace, step.h), step)
-    return Product(model, method, WITHOUT_DIFFERENCES[method](model, theta, batch), step)
+    product_at = WITHOUT_DIFFERENCES[method](model, batch)
+    if not tried:
+        _refuse_rounding(model, product_at, theta, _largest_prompts(batch))
+    return Product(model, method, lambda v: product_at(theta, batch, v), step)
 
 
 def _difference(theta, batch, workspace, h):
@@ -148,22 +152,20 @@ def _difference(theta, batch, workspace, h):
     return product
 
 
-def _complex(model, theta, batch):
+def _complex(model, batch):
     def product_at(theta, batch, v):
         unit, norm = _normalised(v)
         shifted = (gradient(model, theta + 1j * COMPLEX_STEP * u, batch) for u in unit)
         return np.stack([g.imag for g in shifted]) * (norm / COMPLEX_STEP)
 
-    _refuse_rounding(model, product_at, theta, _largest_prompts(batch))
-    return lambda v: product_at(theta, batch, v)
+    return product_at
 
 
-def _exact(model, theta, batch):
+def _exact(model, batch):
     def product_at(theta, batch, v):
         return exact_hessian_vector_product(model, theta, batch, v)
 
-    _refuse_rounding(model, product_at, theta, _largest_prompts(batch))
-    return lambda v: product_at(theta, batch, v)
+    return product_at
 
 
 WITHOUT_DIFFERENCES = {"complex": _complex, "exact": _exact}

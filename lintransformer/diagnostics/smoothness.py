@@ -107,13 +107,13 @@ def _measure(model, workspace, theta, theta_next, batch, method, known):
         direction, length = _direction(theta_next - theta)
     if not (np.isfinite(loss) and np.isfinite(norm) and np.isfinite(length)) or length == 0:
         return (np.nan, norm, loss, length), known
+    if known and not known[1] / SAME_SCALE <= norm <= known[1] * SAME_SCALE:
+        known = None
     step, norm_then = known or (None, norm)
-    if not norm_then / SAME_SCALE <= norm <= norm_then * SAME_SCALE:
-        step, norm_then = None, norm
     try:
-        if step is None:
+        if known is None:
             finite_point(model, theta, batch)                                # refuses what rounding decides
-        product = make_product(model, theta, batch, method, workspace, step)
+        product = make_product(model, theta, batch, method, workspace, step, tried=known is not None)
         return (float(direction @ product(direction)), norm, loss, length), (product.step, norm_then)
     except InputError:                                                       # its Hessian overflows
         return (np.nan, norm, loss, length), None

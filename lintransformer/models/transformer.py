@@ -70,7 +70,10 @@ class Transformer(Objective):
         return self._ends[self.layers - 1]
 
     def init(self, rng, dtype=np.float64):
-        """theta (p,): attention entries N(0, init_scale^2) ("authors' code": 0.05; Appendix B 0.1)."""
+        """theta (p,) in float32 or float64: attention entries N(0, init_scale^2).
+
+        "Authors' code": 0.05; Appendix B 0.1.
+        """
         dtype = check_dtype(dtype)
         check_generator(rng)
         attention = self.init_scale * rng.standard_normal(self.attention_size)
