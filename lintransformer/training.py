@@ -188,7 +188,7 @@ class _Recorder:
         workspaces = {size: Workspace(model, size, "float64") for size in {_size(batch, 1) for batch in evaluation}}
         self.evaluators = [(workspaces[_size(batch, 1)], batch) for batch in evaluation]
         self.has_losses = hasattr(model, "losses")
-        for workspace, batch in self.evaluators:                             # refuses what does not fit, before training
+        for workspace, batch in self.evaluators:                             # what does not fit is refused now
             workspace.check(batch)
         self.steps, self.record_every, self.keep = steps, record_every, {0, *_iterations(theta_at, steps)}
         self.loss, self.norm = np.full(steps, np.nan), np.full(steps, np.nan)

@@ -200,7 +200,7 @@ MISTAKES = {
                                   "idle entries have derivative 0"),
     "an initial theta of another length": (wrong("init", lambda s, theta, *a: theta[1:]), Pairs(), "init"),
     "an initial theta that keeps float64": (wrong("init", lambda s, theta, *a: theta.astype(float)), Pairs(), "init"),
-    "an init from global state": (wrong("init", lambda s, theta, *a: theta + np.random.rand()), Pairs(), "init"),
+    "an init from global state": (wrong("init", lambda s, theta, *a: theta + np.random.rand()), Pairs(), "init"),  # noqa: NPY002
     "a hidden ReLU": (Hidden(), ThreeLines(), "kinks"),
     "a hidden jump": (Step(), ThreeLines(), "kinks"),
     "a source of global state": (Full(), GlobalState(), "source"),

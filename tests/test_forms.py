@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import lintransformer as lt
 from lintransformer.layers.attention import Softmax
-from lintransformer.models.build import FORMS
 from lintransformer.layers.parametrization import PARTS
+from lintransformer.models.build import FORMS
 from lintransformer.objective import exact_hessian_vector_product
 
 

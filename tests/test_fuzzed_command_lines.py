@@ -129,7 +129,7 @@ def test_odd_command_lines(quick, tmp_path, monkeypatch, capsys):
             except SystemExit as stopped:
                 assert stopped.code == 0 and {"-h", "--help"} & set(words), words
                 code = "help"
-        out, err = capsys.readouterr()
+        _, err = capsys.readouterr()
         codes[code] += 1
         told = number, words, variables, code, err
         assert code in (0, 1, 2, 3, 130, "help") and "Traceback" not in err, told

@@ -7,8 +7,8 @@ import pytest
 from mutants import MUTANTS, Mutant, planted
 
 from lintransformer.losses import SquaredError
-from lintransformer.verification.battery import CHECKS, COMMON_CHECKS, run_checks
 from lintransformer.models.zoo import ZOO
+from lintransformer.verification.battery import CHECKS, COMMON_CHECKS, run_checks
 from lintransformer.verification.problems import problem
 
 DERIVATIONS = Path(__file__).parents[1] / "derivations"

@@ -1,4 +1,4 @@
-"""A reader's own model: `size` and `value_and_gradient` are enough for training, Hessians, Lanczos, noise, smoothness."""
+"""A reader's own model: `size` and `value_and_gradient` are enough for training, Hessians, noise, smoothness."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,8 @@ def test_its_noise_smoothness_and_condition_numbers():
     noise = lt.gradient_noise(MODEL, THETA, SOURCE, draws=40, batch_size=30, reference=10, dtype="float64")
     assert noise.norms.shape == (40,) and noise.norms.min() > 0
     assert relative_error(noise.gradient, MODEL.value_and_gradient(THETA, BATCH)[1]) < 0.5
-    path = lt.train(MODEL, SOURCE, lt.SGD(0.5), steps=10, theta=THETA, theta_at=range(10), dtype="float64").arrays["theta"]
+    run = lt.train(MODEL, SOURCE, lt.SGD(0.5), steps=10, theta=THETA, theta_at=range(10), dtype="float64")
+    path = run.arrays["theta"]
     measured = path_smoothness(MODEL, path, BATCH)
     step = (path[1] - path[0]) / np.linalg.norm(path[1] - path[0])
     assert abs(measured.smoothness[0] - step @ hessian_of_logistic(path[0], BATCH[0]) @ step) < 1e-9

@@ -135,7 +135,7 @@ def test_t_interval_covers_as_often_as_it_says():
     (lambda m, t, b: path_smoothness(m, [t[1:], t[1:]], b), r"path must have shape \(T \+ 1, 36\)"),
     (lambda m, t, b: path_smoothness(m, [t, t + 1], lt.Prompts(b.Z * np.nan, b.target)), "batch.Z must be finite"),
     (lambda m, t, b: path_smoothness(m, [t, t + 1], None), "batch must be Prompts or GramPrompts, not NoneType"),
-    (lambda m, t, b: path_smoothness(None, [t, t + 1], b), "model must have size, check_theta and forward"),
+    (lambda m, t, b: path_smoothness(None, [t, t + 1], b), "model must have size and value_and_gradient"),
     (lambda m, t, b: path_smoothness(m, [t, t + 1], b, stride=0), "stride must be an integer of at least 1, not 0"),
     (lambda m, t, b: path_smoothness(m, [t, t + 1], b, progress=1), "progress must be None or callable, not 1"),
     (lambda m, t, b: fit_smoothness([0, 0, 0], [1, 2, 3]), "needs 3 points with different gradient norms"),

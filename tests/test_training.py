@@ -170,9 +170,9 @@ def test_refusals(options, message):
     (lambda: run(batch=np.zeros(3)), "batch must be Prompts or GramPrompts, not ndarray"),
     (lambda: run(theta=np.zeros(3)), r"theta must have shape \(36,\) for this model, not \(3,\)"),
     (lambda: run(theta=np.zeros(36, complex)), "theta must be real, not of dtype complex128"),
-    (lambda: lt.train(None, DISTRIBUTION, lt.Adam(0.1), steps=1), "model must have size, forward, backward .*"),
+    (lambda: lt.train(None, DISTRIBUTION, lt.Adam(0.1), steps=1), "model must have size and value_and_gradient, .*"),
     (lambda: lt.train(MODEL, DISTRIBUTION, lt.Adam, steps=1), "optimizer must have init and update, as lt.Adam.*"),
-    (lambda: lt.evaluation_batch(None, 0, 5), "distribution must have draw and draw_gram, as .* has, not None"),
+    (lambda: lt.evaluation_batch(None, 0, 5), "distribution must have draw, as .* has, not None"),
     (lambda: prompt_statistics(np.ones(3) * 1j), "losses must hold real numbers, not dtype complex128"),
     (lambda: prompt_statistics([]), r"losses must have shape \(B,\) with B at least 1, not \(0,\)"),
 ])

@@ -59,7 +59,7 @@ def test_every_chunk_counts_and_the_rest_too(count, chunk):
     model = lt.build_model(2, dimension, init_scale=0.2 if chunk else 0.02)
     theta, batch = model.init(np.random.default_rng(0)), _batch(dimension, count)
     workspace = lt.Workspace(model, count, chunk=chunk)
-    assert chunk or workspace._chunk == 625
+    assert chunk or workspace._fast._chunk == 625
     value, gradient = workspace.value_and_gradient(theta, batch)
     parts = [lt.value_and_gradient(model, theta, batch.take([i])) for i in range(0, count, 1 if chunk else 100)]
     expected_value, expected_gradient = lt.value_and_gradient(model, theta, batch)
@@ -74,7 +74,7 @@ def test_a_float32_workspace_computes_in_float32():
     model, batch = lt.build_model(2, 3), _batch(3, 4)
     workspace = lt.Workspace(model, 4, "float32")
     workspace.value_and_gradient(model.init(np.random.default_rng(0)), batch)
-    kernel, = workspace._local.by_size.values()
+    kernel, = workspace._fast._local.by_size.values()
     arrays = [array for array in vars(kernel).values() if isinstance(array, np.ndarray)]
     assert len(arrays) > 10 and {array.dtype for array in arrays} == {np.dtype("float32")}
 

@@ -26,8 +26,8 @@ class Kind:
     ----------
     compute : function of a module
         Called in a worker process as ``compute(config, inputs, report)``; it returns an `Outcome`;
-        ``inputs`` are the `Trace` of the needed cells, in order; ``report(fraction)`` shows progress, ``report.deadline_seconds`` is the time allowed
-        (or None).
+        ``inputs`` are the `Trace` of the needed cells, in order; ``report(fraction)`` shows
+        progress, ``report.deadline_seconds`` is the time allowed (or None).
     seconds : function
         ``seconds(config)`` is a rough estimate on one core, for the order of
         work and the progress bar.
