@@ -12,11 +12,15 @@ import warnings
 
 import numpy as np
 
+from lintransformer.verification.points import Mistake
+
 RATIO = 4.0
 COLUMNS = 3               # powers of h that the table removes
 FIRST = 5                 # steps taken before any is judged
-MOST = 26                 # steps at the most: 4^26 = 15 decades
+MOST = 40                 # steps at the most: 4^40 = 24 decades
 NOISE_FACTOR = 4.0        # standard deviations of F's noise that count as possible
+HIDDEN = 4.0              # a kink whose jump is just below its noise, 24 / h, adds half of it to an error of 4 / h
+FALLING = 8.0             # noise that grows by more with the spacing is not yet seen in full
 COMPLEX_STEP = 1e-20      # its square is below every rounding error; eq. 11.11
 
 
@@ -26,27 +30,37 @@ def quiet(function, *arguments):
         warnings.simplefilter("ignore")
         try:
             return function(*arguments)
-        except (ArithmeticError, ValueError, np.linalg.LinAlgError):
+        except Mistake:
+            raise
+        except Exception:                                                    # whatever their code makes of far points
             return np.nan
 
 
-def noise_level(F, size, spacing):
-    """The standard deviation (q,) of F's rounding errors: differences of order 3 to 5 at eight points, `spacing` apart.
+def noise_level(F, size, spacings):
+    """The standard deviation (q,) of F's rounding errors: differences of order 3 to 6 at eight points.
 
-    Hamming's difference table, as More and Wild use it (Estimating computational noise, 2011): a smooth F has no
-    differences of high order at so small a spacing, so that what is left is noise. At least eps |F| / 4.
+    Hamming's difference table, as More and Wild use it (Estimating computational noise, 2011): noise looks the same
+    at every order, and what is left of a smooth F falls with the order, so that the least of them is noise. Code that
+    computes in less than theta's precision is constant between its own steps: where nothing is seen, or more than at
+    the spacing before, the next of `spacings` (ascending) is looked at too.
     """
-    values = np.array([np.broadcast_to(quiet(F, k * spacing), size) for k in range(8)])
-    level, table = np.zeros(size), values
-    for order in range(1, 6):
-        table = np.diff(table, axis=0)
-        if order >= 3:
-            level = np.fmax(level, np.sqrt(np.mean(table**2, axis=0) / BINOMIAL[order]))
+    level = None
+    for spacing in spacings:
+        table, found = np.array([np.broadcast_to(quiet(F, k * spacing), size) for k in range(8)]), np.full(size, np.inf)
+        for order in range(1, 7):
+            table = np.diff(table, axis=0)
+            if order in BINOMIAL:
+                found = np.minimum(found, np.sqrt(np.mean(table**2, axis=0) / BINOMIAL[order]))
+        found = np.nan_to_num(found, nan=0.0, posinf=0.0)
+        settled = level is not None and ((found > 0) & (found <= FALLING * level)).all()
+        level = found if level is None else np.fmax(level, found)
+        if settled:
+            break
     return level
 
 
 # (2m)! / (m!)^2, the variance of a difference of order m of independent errors
-BINOMIAL = {3: 20.0, 4: 70.0, 5: 252.0}
+BINOMIAL = {3: 20.0, 4: 70.0, 5: 252.0, 6: 924.0}
 
 
 class Line:
@@ -90,13 +104,13 @@ class Line:
         longer, shorter, low, high = True, True, -(FIRST // 2), FIRST // 2
         while (longer or shorter) and len(self.samples) < MOST and not self.resolved.all():
             longer = longer and not self._bent(min(self.samples, default=0)) and self._sample([low - 1, low - 2])
-            shorter = shorter and self._sample([high + 1, high + 2])
+            shorter = shorter and not self._drowned() and self._sample([high + 1, high + 2])
             low, high = low - 2, high + 2
             self._estimate()
 
     def refine(self):
         """Take every shorter step that makes sense: for kinks, which only short steps see."""
-        while len(self.samples) < MOST + 8 and self._sample([max(self.samples) + 1]):
+        while len(self.samples) < 2 * MOST and not self._drowned() and self._sample([max(self.samples, default=0) + 1]):
             pass
         self.refined = True
         self._estimate()
@@ -117,6 +131,13 @@ class Line:
                 D, S = (ahead - behind) / (up - down), (ahead - self.at_zero) + (behind - self.at_zero)
             self.samples[k] = h, D, S
         return True
+
+    def _drowned(self):
+        """Whether at the shortest step nothing is left but noise: shorter ones tell nothing."""
+        if not self.samples:
+            return False
+        h, D, _ = self.samples[max(self.samples)]
+        return bool((NOISE_FACTOR * self.noise / h > np.abs(D)).all())
 
     def _bent(self, k):
         """Whether, for most outputs, step k is too long: D has changed since the step before by half of itself."""
@@ -194,12 +215,14 @@ class Line:
 
     def inside_kink(self, output=0):
         """Estimate again from the steps that are too short to reach the kink; False if there are too few of them."""
-        ks = sorted(self.samples)
-        smooth = [k for k in ks if abs(self.samples[k][2][output]) <= 30 * self.noise[output]]
-        tail = [k for k in smooth if all(m in smooth for m in ks if m >= k)]
-        if len(tail) < 3:
+        ks = sorted(self.samples, reverse=True)
+        b, noise = (part[:, output] for part in self._jumps(ks))
+        seen = np.flatnonzero(np.abs(b) > noise)
+        inside = ks[:seen[0] + 2] if len(seen) else ks                       # row i of b is of the steps i, i + 1, i + 2
+        if len(inside) < 3:
             return False
-        self._estimate(least=tail[0])
+        self._estimate(least=inside[-1])
+        self.error = HIDDEN * self.error
         return True
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lintransformer.checks import InputError
 
+TINY = 2.0**-42           # of an array's typical entry: smaller ones count as 0
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -101,12 +102,16 @@ class Point:
         return f"{prefix if self.is_dict else ''}{key}{where}"
 
     def scales(self, vector):
-        """A first guess of the length on which f changes, for each entry (p,): its size, or that of its array."""
+        """A first guess of the length on which f changes, for each entry (p,): its size; of a 0, that of its array.
+
+        Too short a guess costs steps; too long a one may never see f. Hence the entry's own size: one vector may hold
+        parts of very different lengths.
+        """
         scale = np.abs(vector)
         for block in self.blocks.values():
             part = scale[block]
             typical = np.median(part[part > 0]) if (part > 0).any() else 1.0
-            scale[block] = np.where(part > typical / 8, part, typical)
+            scale[block] = np.where(part > typical * TINY, part, typical)
         return np.maximum(scale, np.finfo(np.float64).tiny * 2.0**60)
 
     def special(self):

@@ -25,22 +25,23 @@ class Precision:
 
     complex_step, difference : relative error of an entry that still counts as right
     resolution : relative error up to which a measured derivative, or the rounding in it, can judge an entry
-    spacing : relative distance of the points at which noise is measured
+    spacings : relative distances of the points at which noise is measured
     """
 
     eps: float
     complex_step: float
     difference: float
     resolution: float
-    spacing: float
+    spacings: tuple
 
 
 PRECISIONS = {
-    np.dtype(np.float64): Precision(2.0**-52, 1e-12, 1e-8, 6e-7, 2.0**-40),
-    np.dtype(np.float32): Precision(2.0**-23, 1e-5, 1e-4, 8e-3, 2.0**-20),
+    np.dtype(np.float64): Precision(2.0**-52, 1e-12, 1e-8, 6e-7, (2.0**-40, 2.0**-30, 2.0**-20)),
+    np.dtype(np.float32): Precision(2.0**-23, 1e-5, 1e-4, 8e-3, (2.0**-20,)),
 }
 LIKELY, CERTAIN = 4.0, 20.0       # error estimates: within the one a difference may be rounding, beyond the other not
 SCATTER, SAMPLES = 20.0, 6        # times the scatter of an entry over so many points: likewise
+SHORTEST = 2.0**-60               # of the steps around 0, in units of theta's scales
 NEAR = 2.0**-10                   # how far apart they are, in units of theta's scales
 
 
@@ -101,9 +102,9 @@ class Slopes:
     def _noise(self):
         level, rng = np.abs(self.at) * self.precision.eps / 4, np.random.default_rng(0)
         for _ in range(2):
-            w = self.scales * rng.uniform(0.5, 1, self.scales.size)
+            w = (self.vector if self.vector.any() else self.scales) * rng.uniform(0.5, 1, self.scales.size)
             found = noise_level(lambda t, w=w: self.tested.near(self._rounded(self.vector + t * w)), self.at.size,
-                                self.precision.spacing)
+                                self.precision.spacings)
             level = np.fmax(level, found)
         return level
 
@@ -125,13 +126,14 @@ class Slopes:
     def _line(self, row, shift=1.0):
         """Differences along one line; `shift` moves the steps, for a second opinion."""
         v, scale = self._direction(row)
+        size = scale if isinstance(self.lines[row], np.ndarray) else abs(self.vector[self.lines[row]])
+        smallest = 8 * self.precision.eps * size or SHORTEST * scale
 
         def F(h):
             x = self._rounded(self.vector + h * v)
             i = self.lines[row]
             return self.tested.near(x), h if isinstance(i, np.ndarray) else x[i] - self.vector[i]
 
-        smallest = 8 * self.precision.eps * scale
         return Line(F, self.at, self.noise, shift * scale / 64, smallest, self.precision.resolution / LIKELY)
 
     def _contradict(self):

@@ -121,7 +121,7 @@ def _along(f, point, v, gradient, H, steps, where):
             x[block] = x[block].astype(point.dtypes[key])
         return f.near(x)[0] - start, x - point.vector
 
-    noise = max(noise_level(lambda t: change(t * unit)[0], 1, precision.spacing)[0],
+    noise = max(noise_level(lambda t: change(t * unit)[0], 1, precision.spacings)[0],
                 precision.eps * abs(start) / 4)
     moved = [[change(sign * e) for sign in (1, -1)] for e in steps]
     R0 = np.array([[c for c, _ in pair] for pair in moved])
