@@ -13,7 +13,8 @@ from lintransformer.checks import InputError, check_choice, check_positive_integ
 from lintransformer.verification.findings import Findings
 from lintransformer.verification.points import Mistake, Point, numbers_array, real_array
 from lintransformer.verification.results import FAILED, Check, check_tolerance, combine
-from lintransformer.verification.slopes import Slopes
+from lintransformer.verification.numerical import quiet
+from lintransformer.verification.slopes import Slopes, in_float64
 from lintransformer.verification.tested import Tested
 
 METHODS = ("complex", "difference")
@@ -158,22 +159,37 @@ def _gradient_check(name, f, gradient, method, tolerance, prefix=""):
     """The work of `check_gradient` and `check_vjp`."""
     point = f.point
     try:
-        first = gradient(point.vector)
-        f.again(point.vector, f(point.vector))
+        first, value = gradient(point.vector), f(point.vector)
+        f.again(point.vector, value)
         if gradient.is_callable:
             gradient.again(point.vector, first)
-        slopes = Slopes(f, point.vector, list(range(point.size)), method != "difference", method != "complex")
+        wide, rounding = in_float64(f, point.vector, value)
+        claimed = gradient if wide is None else _wider(gradient, first)
+        slopes = Slopes(wide or f, point.vector, list(range(point.size)), method != "difference", method != "complex",
+                        min(gradient.dtype, point.dtype, key=lambda dtype: dtype.itemsize))
         if method == "complex":
             slopes.require_analytic()
-        claim = (lambda vector: gradient(vector)[:, None]) if gradient.is_callable else first[:, None]
+        claim = (lambda vector: claimed(vector)[:, None]) if claimed.is_callable else first[:, None]
         findings = Findings(name, point, slopes, claim, tolerance, prefix)
-        findings.look_wider()
-        if gradient.is_callable:
+        if wide is not None:
+            findings.look_at_rounded(first, rounding)
+        if claimed.is_callable:
             findings.look_nearby(NEARBY)
+            findings.look_along()
+        if gradient.is_callable:
             gradient.again(point.vector, first)
     except Mistake as mistake:
         return Check(name, np.inf, tolerance or 0.0, str(mistake), decided=FAILED)
     return findings.check()
+
+
+def _wider(gradient, first):
+    """A gradient in float32 as one in float64, or, where it cannot be evaluated so, its values."""
+    if gradient.is_callable:
+        wide = gradient.wider()
+        if np.isfinite(quiet(wide, gradient.point.vector)).all():
+            return wide
+    return Tested(gradient.what, gradient.point.unpack(first), gradient.point)
 
 
 def check_duality(model, theta, batch, tolerance=1e-12) -> Check:

@@ -19,8 +19,11 @@ COLUMNS = 3               # powers of h that the table removes
 FIRST = 5                 # steps taken before any is judged
 MOST = 40                 # steps at the most: 4^40 = 24 decades
 NOISE_FACTOR = 4.0        # standard deviations of F's noise that count as possible
+FADED = 1e-3              # a jump that, from step to step, falls to so little of itself before it is lost in noise is none
 HIDDEN = 4.0              # a kink whose jump is just below its noise, 24 / h, adds half of it to an error of 4 / h
 FALLING = 8.0             # noise that grows by more with the spacing is not yet seen in full
+MOST_NOISE = 2.0**-23      # relative: that of float32 code; more is cancellation at theta, and none elsewhere
+SMALLEST = 2.0**-970       # numbers below it lose digits when they are added to one another
 COMPLEX_STEP = 1e-20      # its square is below every rounding error; eq. 11.11
 
 
@@ -36,24 +39,27 @@ def quiet(function, *arguments):
             return np.nan
 
 
-def noise_level(F, size, spacings):
-    """The standard deviation (q,) of F's rounding errors: differences of order 3 to 6 at eight points.
+def noise_level(F, least, spacings):
+    """The standard deviation (q,) of F's rounding errors: differences of order 3 to 6 at eight points; `least` (q,)
+    at the least.
 
     Hamming's difference table, as More and Wild use it (Estimating computational noise, 2011): noise looks the same
     at every order, and what is left of a smooth F falls with the order, so that the least of them is noise. Code that
     computes in less than theta's precision is constant between its own steps: where nothing is seen, or more than at
     the spacing before, the next of `spacings` (ascending) is looked at too.
     """
-    level = None
-    for spacing in spacings:
+    level, size = np.array(least), np.size(least)
+    for number, spacing in enumerate(spacings):
         table, found = np.array([np.broadcast_to(quiet(F, k * spacing), size) for k in range(8)]), np.full(size, np.inf)
+        size_of_F = np.max(np.abs(table), axis=0) + np.finfo(float).tiny     # squares neither over- nor underflow
+        table = table / size_of_F
         for order in range(1, 7):
             table = np.diff(table, axis=0)
             if order in BINOMIAL:
                 found = np.minimum(found, np.sqrt(np.mean(table**2, axis=0) / BINOMIAL[order]))
-        found = np.nan_to_num(found, nan=0.0, posinf=0.0)
-        settled = level is not None and ((found > 0) & (found <= FALLING * level)).all()
-        level = found if level is None else np.fmax(level, found)
+        found = np.nan_to_num(found * size_of_F, nan=0.0, posinf=0.0)
+        settled = number and ((found > 0) & (found <= FALLING * level)).all()
+        level = np.fmax(level, found)
         if settled:
             break
     return level
@@ -78,12 +84,17 @@ class Line:
     Attributes
     ----------
     value, error : (q,) the best derivative and the estimate of its error; step (q,), where it was found
+    reach : (q,) the longest step taken over which F does not change by more than itself, nor its derivative by half
     """
 
     def __init__(self, F, value, noise, start, smallest, resolution):
         self.F, self.at_zero, self.noise, self.resolution = F, value, noise, resolution
         self.start, self.smallest = start, smallest
         self.samples, self.refined = {}, False                               # k -> (h, D, S), h = start / 4^k
+        # far away F may be larger, and its rounding with it; k -> (q,) of that, and of whether F has doubled
+        self.noises, self.doubled = {}, {}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self.relative_noise = np.fmin(np.nan_to_num(noise / np.abs(value), nan=0.0), MOST_NOISE)
         for k in range(FIRST // 2 - FIRST + 1, FIRST // 2 + 1):
             self._sample([k])
         self._estimate()
@@ -129,22 +140,26 @@ class Line:
                 ahead = behind = np.full_like(self.at_zero, np.nan)
             with np.errstate(over="ignore", invalid="ignore"):
                 D, S = (ahead - behind) / (up - down), (ahead - self.at_zero) + (behind - self.at_zero)
+                size = np.fmax(np.abs(ahead), np.abs(behind))
+                doubled = np.fmax(np.abs(ahead - self.at_zero), np.abs(behind - self.at_zero)) > np.abs(self.at_zero)
             self.samples[k] = h, D, S
+            self.noises[k], self.doubled[k] = self.noise + self.relative_noise * size, doubled
         return True
 
     def _drowned(self):
         """Whether at the shortest step nothing is left but noise: shorter ones tell nothing."""
         if not self.samples:
             return False
-        h, D, _ = self.samples[max(self.samples)]
-        return bool((NOISE_FACTOR * self.noise / h > np.abs(D)).all())
+        k = max(self.samples)
+        h, D, _ = self.samples[k]
+        return bool((NOISE_FACTOR * self.noises[k] / h > np.abs(D)).all())
 
     def _bent(self, k):
         """Whether, for most outputs, step k is too long: D has changed since the step before by half of itself."""
         if k not in self.samples or k + 1 not in self.samples:
             return False
         (h, D, _), (_, nearer, _) = self.samples[k], self.samples[k + 1]
-        return bool(np.mean(_far(D, nearer, self.noise / h)) > 0.5)
+        return bool(np.mean(_far(D, nearer, self.noises[k] / h)) > 0.5)
 
     def _estimate(self, least=None):
         """The entry of the table with the smallest error estimate, for each of the q outputs.
@@ -154,17 +169,20 @@ class Line:
         """
         ks = sorted((k for k in self.samples if least is None or k >= least), reverse=True)   # ascending h
         self.value, self.error = np.zeros_like(self.at_zero), np.full(self.at_zero.shape, np.inf)
-        self.step = np.full(self.at_zero.shape, self.start)
+        self.step = self.reach = np.full(self.at_zero.shape, self.start)
         if len(ks) < 2:
             return
         h = np.array([self.samples[k][0] for k in ks])[:, None]
-        column, rounding = np.array([self.samples[k][1] for k in ks]), NOISE_FACTOR * self.noise / h
+        noise = np.array([self.noises[k] for k in ks])
+        column, rounding = np.array([self.samples[k][1] for k in ks]), NOISE_FACTOR * noise / h
         with np.errstate(over="ignore", invalid="ignore"):
             near = np.ones(column.shape, bool)
-            near[1:] = np.logical_and.accumulate(~_far(column[1:], column[:-1], self.noise / h[1:]), axis=0)
+            near[1:] = np.logical_and.accumulate(~_far(column[1:], column[:-1], noise[1:] / h[1:]), axis=0)
             width = 2 * rounding + np.abs(np.diff(column, axis=0, append=column[-1:]))
             low = np.maximum.accumulate(np.nan_to_num(column - width, nan=-np.inf), axis=0)
             high = np.minimum.accumulate(np.nan_to_num(column + width, nan=np.inf), axis=0)
+            doubled = np.logical_or.accumulate([self.doubled[k] for k in ks], axis=0)
+            self.reach = np.max(np.where(near & ~doubled, h, h[0]), axis=0)
             kinked = self._half_jumps(ks)
             self.value, self.step = column[0].copy(), np.broadcast_to(h[0], self.at_zero.shape).copy()
             for j in range(1, min(COLUMNS, len(ks) - 1) + 1):
@@ -192,7 +210,7 @@ class Line:
         h = np.array([self.samples[k][0] for k in ks])[:len(ks) - 2, None]
         with np.errstate(over="ignore", invalid="ignore"):
             b = (256 * (16 * S[:-2] - S[1:-1]) - (16 * S[1:-1] - S[2:])) / (3024 * h)
-        return b, 6 * NOISE_FACTOR * self.noise / h
+        return b, 6 * NOISE_FACTOR * np.array([self.noises[k] for k in ks[2:]]) / h
 
     def _half_jumps(self, ks):
         """What a kink within reach may add to the error of each row: half of the jump, where it stands above noise."""
@@ -210,6 +228,8 @@ class Line:
             return False
         b, noise = (part[:, output] for part in self._jumps(ks))
         seen = np.abs(b) > noise
+        if not seen.any() or np.abs(b[seen][0]) < FADED * np.max(np.abs(b[seen])):
+            return False
         return bool((seen[:-1] & seen[1:] & (np.abs(b[:-1]) > 0.2 * np.abs(b[1:])) & (np.abs(b[:-1]) < 5 * np.abs(b[1:]))
                      & (np.array([self.samples[k][0] for k in ks[:len(b) - 1]]) <= self.start)).any())
 
@@ -244,4 +264,6 @@ def complex_derivative(F, v_scale):
             return f"it fails for complex arguments ({' '.join(str(error).split()) or type(error).__name__})"
     if not np.iscomplexobj(value):
         return "it returns real numbers for complex arguments"
+    if 0 < np.max(np.abs(np.real(value))) < SMALLEST / COMPLEX_STEP:
+        return "its values are too near to the smallest numbers"
     return np.imag(value) / (COMPLEX_STEP * v_scale)

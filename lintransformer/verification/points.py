@@ -62,6 +62,12 @@ class Point:
             arrays[key] = vector[block].reshape(self.shapes[key]).astype(dtype)
         return arrays if self.is_dict else arrays[self.name]
 
+    def rounded(self, vector):
+        """The vector, as theta's own types hold it."""
+        for key, block in self.blocks.items():
+            vector[block] = vector[block].astype(self.dtypes[key])
+        return vector
+
     def wider(self):
         """The same point in float64: for float32 code that computes in the type it is given."""
         wide = copy(self)
