@@ -16,12 +16,14 @@ from lintransformer.verification.points import Mistake
 
 RATIO = 4.0
 COLUMNS = 3               # powers of h that the table removes
+LONGEST = 4.0**6          # a step longer than so many first ones must show F change
 FIRST = 5                 # steps taken before any is judged
 MOST = 40                 # steps at the most: 4^40 = 24 decades
 NOISE_FACTOR = 4.0        # standard deviations of F's noise that count as possible
 FADED = 1e-3              # a jump that, from step to step, falls to so little of itself before it is lost in noise is none
 HIDDEN = 4.0              # a kink whose jump is just below its noise, 24 / h, adds half of it to an error of 4 / h
 FALLING = 8.0             # noise that grows by more with the spacing is not yet seen in full
+FAR_NOISE = 8.0            # times the noise at theta, relative to F, is what it may be elsewhere
 MOST_NOISE = 2.0**-23      # relative: that of float32 code; more is cancellation at theta, and none elsewhere
 SMALLEST = 2.0**-970       # numbers below it lose digits when they are added to one another
 COMPLEX_STEP = 1e-20      # its square is below every rounding error; eq. 11.11
@@ -94,7 +96,7 @@ class Line:
         # far away F may be larger, and its rounding with it; k -> (q,) of that, and of whether F has doubled
         self.noises, self.doubled = {}, {}
         with np.errstate(divide="ignore", invalid="ignore"):
-            self.relative_noise = np.fmin(np.nan_to_num(noise / np.abs(value), nan=0.0), MOST_NOISE)
+            self.relative_noise = np.fmin(np.nan_to_num(FAR_NOISE * noise / np.abs(value), nan=0.0), MOST_NOISE)
         for k in range(FIRST // 2 - FIRST + 1, FIRST // 2 + 1):
             self._sample([k])
         self._estimate()
@@ -158,8 +160,16 @@ class Line:
         """Whether, for most outputs, step k is too long: D has changed since the step before by half of itself."""
         if k not in self.samples or k + 1 not in self.samples:
             return False
-        (h, D, _), (_, nearer, _) = self.samples[k], self.samples[k + 1]
-        return bool(np.mean(_far(D, nearer, self.noises[k] / h)) > 0.5)
+        (h, D, S), (_, nearer, shorter) = self.samples[k], self.samples[k + 1]
+        too_long = _far(D, nearer, self.noises[k] / h) | _level(S, shorter, self.noises[k]) | \
+            self._blind(h, D, self.noises[k])
+        return bool(np.mean(too_long) > 0.5)
+
+    def _blind(self, h, D, noise):
+        """Whether a step is so long that a bounded F looks flat: longer than theta's scale tells, and nothing above
+        noise. Whatever F's derivative is at theta, its differences over infinite steps are 0.
+        """
+        return (h > LONGEST * self.start) & (np.abs(D) <= 2 * NOISE_FACTOR * RATIO * noise / h)
 
     def _estimate(self, least=None):
         """The entry of the table with the smallest error estimate, for each of the q outputs.
@@ -177,7 +187,9 @@ class Line:
         column, rounding = np.array([self.samples[k][1] for k in ks]), NOISE_FACTOR * noise / h
         with np.errstate(over="ignore", invalid="ignore"):
             near = np.ones(column.shape, bool)
-            near[1:] = np.logical_and.accumulate(~_far(column[1:], column[:-1], noise[1:] / h[1:]), axis=0)
+            S = np.array([self.samples[k][2] for k in ks])
+            far = _far(column[1:], column[:-1], noise[1:] / h[1:]) | _level(S[1:], S[:-1], noise[1:])
+            near[1:] = np.logical_and.accumulate(~far & ~self._blind(h, column, noise)[1:], axis=0)
             width = 2 * rounding + np.abs(np.diff(column, axis=0, append=column[-1:]))
             low = np.maximum.accumulate(np.nan_to_num(column - width, nan=-np.inf), axis=0)
             high = np.minimum.accumulate(np.nan_to_num(column + width, nan=np.inf), axis=0)
@@ -251,6 +263,12 @@ def _far(D, nearer, rounding):
     with np.errstate(invalid="ignore"):
         apart = np.abs(D - nearer) > 0.5 * np.fmax(np.abs(D), np.abs(nearer)) + 2 * NOISE_FACTOR * RATIO * rounding
     return apart | ~np.isfinite(D)
+
+
+def _level(S, shorter, noise):
+    """Whether F flattens out: its second difference, which grows 16 times (at a kink 4 times), has not even doubled."""
+    with np.errstate(invalid="ignore"):
+        return np.abs(S) + 4 * NOISE_FACTOR * noise < 2 * (np.abs(shorter) - 4 * NOISE_FACTOR * noise)
 
 
 def complex_derivative(F, v_scale):

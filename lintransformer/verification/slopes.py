@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lintransformer.checks import InputError
-from lintransformer.verification.numerical import Line, complex_derivative, noise_level, quiet
+from lintransformer.verification.numerical import SMALLEST, Line, complex_derivative, noise_level, quiet
 
 # What is known of an entry. UNKNOWN: the measurement at this point is too rough to tell right from wrong.
 AGREES, UNKNOWN, KINK, DIFFERS = range(4)
@@ -192,7 +192,8 @@ class Slopes:
     def _agree(self, claimed, measured, relative, rough):
         apart = np.abs(claimed - measured)
         if self.analytic is not None:
-            return apart <= relative * np.abs(measured)
+            # elsewhere than at theta two zeros say nothing, nor do numbers that have lost their digits
+            return (apart <= relative * np.abs(measured)) & (self.here | (np.abs(measured) > SMALLEST))
         size = np.fmax(np.abs(claimed), np.abs(measured))
         close = (apart <= LIKELY * self.error + relative * np.abs(measured)) & (LIKELY * self.error <= rough * size)
         return close | self.untouched & (claimed == 0) & self.here
