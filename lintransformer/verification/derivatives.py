@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 
 from lintransformer.checks import InputError, check_choice, check_positive_integer
+from lintransformer.verification import points
 from lintransformer.verification.findings import Findings
 from lintransformer.verification.points import Mistake, Point, numbers_array, real_array
 from lintransformer.verification.results import FAILED, Check, check_tolerance, combine
@@ -78,20 +79,35 @@ def check_vjp(forward, backward, inputs, tolerance=None, draws=2) -> Check:
     if not isinstance(inputs, dict) or not inputs:
         raise InputError(f"inputs must be a dict of arrays by name, not {inputs!r}")
     fixed = {name: np.array(value) for name, value in inputs.items() if np.asarray(value).dtype.kind in "iub"}
+    if not all(isinstance(name, str) for name in inputs) or len(fixed) == len(inputs) or "dy" in inputs:
+        raise InputError("inputs must have strings for names, none of them 'dy', and hold one array that is not of "
+                         f"integers: {', '.join(map(repr, inputs))}")
+    if not callable(forward) or not callable(backward):
+        raise InputError("forward and backward must be callable")
     point = Point("inputs", {name: value for name, value in inputs.items() if name not in fixed})
     for line in point.special():
         warnings.warn(line, stacklevel=2)
-    y = numbers_array("y = forward(**inputs)", forward(**point.unpack(point.vector), **fixed))
+    try:
+        y = numbers_array("y = forward(**inputs)", _call(forward, fixed, point.unpack(point.vector)))
+    except Mistake as mistake:
+        return Check("backward pass", np.inf, tolerance or 0.0, str(mistake), decided=FAILED)
     rng, checks = np.random.default_rng(0), []
     for _ in range(draws):
         dy = rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1.0, 1.0], y.shape)
         dy = dy.astype(point.dtype).astype(y.dtype if y.dtype.kind == "f" else np.float64)
 
         def f(arrays, dy=dy):
-            return np.sum(dy.astype(np.float64) * numbers_array("y = forward(**inputs)", forward(**arrays, **fixed)))
+            y = numbers_array("y = forward(**inputs)", _call(forward, fixed, arrays))
+            if y.shape != dy.shape:
+                raise InputError(f"forward gives y of shape {dy.shape} at the inputs, but {y.shape} beside them")
+            value = np.sum(dy.astype(np.float64) * y)
+            return np.float32(value) if y.dtype == np.float32 else value
 
         def gradient(arrays, dy=dy):
-            return backward(dy.copy(), **arrays, **fixed)
+            found = _call(backward, {**fixed, "dy": dy}, arrays)
+            if not isinstance(found, dict):
+                raise InputError(f"backward must return a dict {{name: array}}, not {type(found).__name__}")
+            return {key: value for key, value in found.items() if key not in fixed}
 
         tested = Tested("forward", f, point, scalar=True), Tested("backward", gradient, point)
         checks.append(_gradient_check("backward pass", *tested, None, tolerance, prefix="d"))
@@ -157,7 +173,7 @@ def _symmetry(claimed, lines, directions, tolerance, precision):
 
 def _gradient_check(name, f, gradient, method, tolerance, prefix=""):
     """The work of `check_gradient` and `check_vjp`."""
-    point = f.point
+    point, old = f.point, np.seterr(all="ignore")                           # far points may overflow, whatever is set
     try:
         first, value = gradient(point.vector), f(point.vector)
         f.again(point.vector, value)
@@ -180,7 +196,15 @@ def _gradient_check(name, f, gradient, method, tolerance, prefix=""):
             gradient.again(point.vector, first)
     except Mistake as mistake:
         return Check(name, np.inf, tolerance or 0.0, str(mistake), decided=FAILED)
+    finally:
+        np.seterr(**old)
     return findings.check()
+
+
+def _call(function, fixed, arrays):
+    """function(**fixed, **arrays), which must leave what is fixed as it is; `Tested` looks after the arrays."""
+    what = "backward" if "dy" in fixed else "forward"
+    return points.unchanged(what, fixed, lambda given: function(**given, **arrays))
 
 
 def _wider(gradient, first):

@@ -5,7 +5,6 @@ import numpy as np
 
 from lintransformer.verification.numerical import quiet
 from lintransformer.verification.patterns import pattern
-from lintransformer.verification.points import Mistake
 from lintransformer.verification.results import FAILED, INCONCLUSIVE, PASSED, Check
 from lintransformer.verification.slopes import AGREES, CERTAIN, DIFFERS, KINK, PRECISIONS, UNKNOWN, Slopes
 
@@ -92,15 +91,16 @@ class Findings:
         """Judge these entries at another point."""
         lines = self.slopes.lines if self.by_output else [self.slopes.lines[i] for i in unknown]
         select = slice(None) if self.by_output else unknown
-        try:
-            if not np.isfinite(quiet(self.slopes.tested, vector)).all():
-                return
-            with np.errstate(all="ignore"):
-                slopes = Slopes(self.slopes.tested, vector, lines, self.slopes.analytic is not None)
-                slopes.here, slopes.claims = False, self.slopes.claims
-                status, claimed, measured = slopes.judge(lambda x: self.claim(x)[select], self.tolerance)
-        except (ArithmeticError, ValueError, np.linalg.LinAlgError, Mistake):
+
+        def judged():
+            slopes = Slopes(self.slopes.tested, vector, lines, self.slopes.analytic is not None)
+            slopes.here, slopes.claims = False, self.slopes.claims
+            return slopes.judge(lambda x: self.claim(x)[select], self.tolerance)
+
+        found = quiet(judged) if np.isfinite(quiet(self.slopes.tested, vector)).all() else np.nan
+        if not isinstance(found, tuple):
             return
+        status, claimed, measured = found
         status = self._of_entries(status)
         for row, i in enumerate(np.arange(len(status)) if self.by_output else unknown):
             if self.status[i] == UNKNOWN and status[row] != UNKNOWN and np.isfinite(claimed).all():
@@ -186,7 +186,7 @@ class Findings:
         ratio = f"ratio {_ratio(c / m)}; " if m else ""
         where = " (at a point nearby, where it is above rounding)" if i in self.elsewhere else ""
         digits = 6 if abs(c - m) > 1e-4 * abs(m) else 14
-        lines = [f"{self._entry(i)}: yours {c:.{digits}g}, numerical {m:.{digits}g} ({ratio}wrong: {', '.join(counts)}){where}"]
+        lines = [f"{self._entry(i)}: yours {c:.{digits}g}, numerical {m:.{digits}g} ({ratio}{', '.join(counts)} wrong){where}"]
         if not self.by_output and not self.elsewhere:
             lines += pattern(self.point, self.claimed[:, 0], self.measured[:, 0], wrong, self.prefix)
         elif self.by_output:

@@ -203,7 +203,7 @@ class Slopes:
         c, m, at = claimed[row, output], measured[row, output], (slice(row, row + 1), slice(output, output + 1))
         if self.analytic is not None:
             if abs(c - m) <= spread:
-                return AGREES if spread <= rough * abs(m) else UNKNOWN
+                return AGREES if spread <= rough * abs(m) and (self.here or abs(m) > SMALLEST) else UNKNOWN
             if not self.found:                                               # complex steps only: they decide
                 return DIFFERS
         suspect = self._certain(c, row, output, spread)

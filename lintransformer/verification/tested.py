@@ -28,10 +28,13 @@ class Tested:
     def __init__(self, what, function, point, scalar=False):
         self.what, self.function, self.point, self.scalar = what, function, point, scalar
         self.is_callable, self.dtype = callable(function), point.dtype
+        if scalar and not self.is_callable:
+            raise InputError(f"{what} must be callable, not {type(function).__name__}")
 
     def __call__(self, vector):
         """(1,) or (p,), float64 or complex128, at theta (p,)."""
         if not self.is_callable:
+            self._note_dtype(self.function)
             return self.point.pack(self.what, self.function)
         value = points.unchanged(self.what, self.point.unpack(vector), self.function)
         self._note_dtype(value)
