@@ -56,6 +56,8 @@ class Findings:
         floor = rounding / self.slopes.reach[:, 0]
         for block in self.point.blocks.values():
             floor[block] += PRECISIONS[self.point.dtype].eps * np.max(np.abs(m[block]), initial=0)
+        mistaken = np.abs(self.claimed[:, 0] - m)                            # in float64, or in float32 if an array was given
+        self.status[(self.status == DIFFERS) & (mistaken <= CERTAIN * floor)] = UNKNOWN
         right = self.status == AGREES
         exact = apart <= self.slopes.claims.difference * np.abs(m)
         self.status[right & ~exact & (apart > CERTAIN * floor)] = UNKNOWN
@@ -195,7 +197,7 @@ class Findings:
 
     def _pattern_of_lines(self, wrong):
         ratios = np.array([c / m if m else np.nan for c, m in map(self._pair, wrong)])
-        if len(ratios) > 1 and np.ptp(ratios) <= 1e-3 * abs(ratios[0]):
+        if len(ratios) > 1 and np.ptp(ratios) <= 1e-2 * abs(ratios[0] - 1):
             return [f"pattern: a factor {_ratio(ratios[0])} throughout"]
         return []
 
