@@ -138,7 +138,7 @@ def test_taylor_remainders_of_a_quartic_with_one_wrong_entry(delta):
         factor[rng.integers(6)] += delta
         assert not taylor_test(lambda x: np.sum(x**4), lambda x, c=factor: 4 * c * x**3, theta)
         right = taylor_test(lambda x: np.sum(x**4), lambda x: 4 * x**3, theta)
-        assert right.verdict != "failed" and ("would have been seen" in str(right) or "rounding" in str(right))
+        assert right.verdict == "inconclusive" or right.passed and "would have been seen" in str(right), right
 
 
 def test_taylor_remainders_of_a_fast_wave():

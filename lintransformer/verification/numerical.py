@@ -225,11 +225,13 @@ class Line:
         return b, 6 * NOISE_FACTOR * np.array([self.noises[k] for k in ks[2:]]) / h
 
     def _half_jumps(self, ks):
-        """What a kink within reach may add to the error of each row: half of the jump, where it stands above noise."""
+        """What a kink within reach may add to the error of each row: half of the jump, where it stands above noise;
+        longer steps reach it too.
+        """
         if len(ks) < 3:
             return np.zeros((len(ks), self.at_zero.size))
         b, noise = self._jumps(ks)
-        half = np.where(np.abs(b) > noise, np.abs(b) / 2, 0.0)
+        half = np.maximum.accumulate(np.where(np.abs(b) > noise, np.abs(b) / 2, 0.0))
         return np.concatenate([half, np.broadcast_to(half[-1:], (2, half.shape[1]))])
 
     def kink(self, output=0):

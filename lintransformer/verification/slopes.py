@@ -131,6 +131,10 @@ class Slopes:
         if self.analytic is None:
             return
         apart = np.abs(self.analytic - self.value) > CERTAIN * self.error + self.precision.difference * abs(self.value)
+        for row, found in self.found.items():                                # a kink at theta: the complex step takes one side
+            for output in np.flatnonzero(~found.resolved & ~apart[row]):
+                if found.kink(output):
+                    self.second_opinion(row, output)
         for row, output in np.argwhere(apart):
             if self.second_opinion(row, output) and self._certain(self.analytic[row, output], row, output):
                 self.why_not = (f"its complex step {self.analytic[row, output]:.6g} is not its difference quotient "
@@ -181,7 +185,8 @@ class Slopes:
         relative = tolerance or (self.claims.difference if self.analytic is None else self.claims.complex_step)
         rough = max(self.claims.resolution, tolerance or 0.0)
         status = np.where(self._agree(claimed, measured, relative, rough), AGREES, UNKNOWN)
-        rows, outputs = np.nonzero((status != AGREES) & np.isfinite(claimed))
+        status[(status == AGREES) & self.kink] = KINK                        # right on one side, as the complex step is
+        rows, outputs = np.nonzero((status == UNKNOWN) & np.isfinite(claimed))
         scatter = self._scatter(claim, rows) if len(rows) else None
         for row, output in zip(rows, outputs):
             spread = SCATTER * scatter[row][output]
