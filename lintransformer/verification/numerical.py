@@ -43,7 +43,7 @@ def quiet(function, *arguments):
 
 def noise_level(F, least, spacings):
     """The standard deviation (q,) of F's rounding errors: differences of order 3 to 6 at eight points; `least` (q,)
-    at the least.
+    at the least. F is called with the number of the point and the spacing.
 
     Hamming's difference table, as More and Wild use it (Estimating computational noise, 2011): noise looks the same
     at every order, and what is left of a smooth F falls with the order, so that the least of them is noise. Code that
@@ -52,7 +52,7 @@ def noise_level(F, least, spacings):
     """
     level, size = np.array(least), np.size(least)
     for number, spacing in enumerate(spacings):
-        table, found = np.array([np.broadcast_to(quiet(F, k * spacing), size) for k in range(8)]), np.full(size, np.inf)
+        table, found = np.array([np.broadcast_to(quiet(F, k, spacing), size) for k in range(8)]), np.full(size, np.inf)
         size_of_F = np.max(np.abs(table), axis=0) + np.finfo(float).tiny     # squares neither over- nor underflow
         table = table / size_of_F
         for order in range(1, 7):

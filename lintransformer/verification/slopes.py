@@ -81,7 +81,8 @@ class Slopes:
             self.analytic = self._complex_steps()
         self.found, self.untouched, self.reach = {}, np.zeros(shape, bool), np.ones(shape)
         if differences_too:
-            self.noise = rounding_of(tested, vector, self.at)
+            # along coordinates steps are taken as they are rounded; along directions their rounding is noise
+            self.noise = rounding_of(tested, vector, self.at, all(isinstance(line, int | np.integer) for line in lines))
             for row in range(len(lines)):
                 self._keep(row, slice(None), self._line(row))
             self._contradict()
@@ -240,13 +241,20 @@ class Slopes:
         return dict(zip(rows, np.where(np.isfinite(spread), spread, np.inf)))
 
 
-def rounding_of(tested, vector, at):
-    """The standard deviation (q,) of the errors of a tested function around a point where it is `at`."""
+def rounding_of(tested, vector, at, exact_steps=True):
+    """The standard deviation (q,) of the errors of a tested function around a point where it is `at`; with those that
+    come from rounding theta, unless `exact_steps`.
+    """
     precision, scales = PRECISIONS[tested.dtype], tested.point.scales(vector)
     level, rng = np.abs(at) * precision.eps / 4, np.random.default_rng(0)
     for _ in range(2):
         w = (vector if vector.any() else scales) * rng.uniform(0.5, 1, scales.size)
-        level = noise_level(lambda t, w=w: tested.near(tested.point.rounded(vector + t * w)), level, precision.spacings)
+
+        def at_point(k, spacing, w=w):
+            step = tested.point.rounded(vector + spacing * w) - vector if exact_steps else spacing * w
+            return tested.near(tested.point.rounded(vector + k * step))
+
+        level = noise_level(at_point, level, precision.spacings)
     return level
 
 

@@ -125,7 +125,7 @@ def _along(f, point, v, gradient, H, steps, where):
         x = f.point.rounded(point.vector + e * v)
         return f.near(x)[0] - start, x - point.vector
 
-    noise = noise_level(lambda t: change(t * unit)[0], [precision.eps * abs(start) / 4], precision.spacings)[0]
+    noise = noise_level(lambda k, spacing: change(k * spacing * unit)[0], [precision.eps * abs(start) / 4], precision.spacings)[0]
     moved = [[change(sign * e) for sign in (1, -1)] for e in steps]
     R0 = np.array([[c for c, _ in pair] for pair in moved])
     R1 = R0 - np.array([[gradient @ d for _, d in pair] for pair in moved])
