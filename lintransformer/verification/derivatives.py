@@ -159,7 +159,8 @@ def check_hessian(hessian_vector_product, gradient, theta, directions=3, toleran
             point.vector, claimed[0])
     except Mistake as mistake:
         return Check(name, np.inf, tolerance or 0.0, str(mistake), decided=FAILED)
-    return combine(name, [_symmetry(claimed, lines, directions, None if slopes.analytic is None else tolerance, slopes.precision), findings.check()])
+    symmetry = _symmetry(claimed, lines, directions, None if slopes.analytic is None else tolerance, slopes.precision)
+    return combine(name, [symmetry, findings.check()])
 
 
 def _symmetry(claimed, lines, directions, tolerance, precision):

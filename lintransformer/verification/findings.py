@@ -56,7 +56,7 @@ class Findings:
         floor = rounding / self.slopes.reach[:, 0]
         for block in self.point.blocks.values():
             floor[block] += PRECISIONS[self.point.dtype].eps * np.max(np.abs(m[block]), initial=0)
-        mistaken = np.abs(self.claimed[:, 0] - m)                            # in float64, or in float32 if an array was given
+        mistaken = np.abs(self.claimed[:, 0] - m)                            # in float64, or of an array as it is
         self.status[(self.status == DIFFERS) & (mistaken <= CERTAIN * floor)] = UNKNOWN
         right = self.status == AGREES
         exact = apart <= self.slopes.claims.difference * np.abs(m)
@@ -188,7 +188,8 @@ class Findings:
         ratio = f"ratio {_ratio(c / m)}; " if m else ""
         where = " (at a point nearby, where it is above rounding)" if i in self.elsewhere else ""
         digits = 6 if abs(c - m) > 1e-4 * abs(m) else 14
-        lines = [f"{self._entry(i)}: yours {c:.{digits}g}, numerical {m:.{digits}g} ({ratio}{', '.join(counts)} wrong){where}"]
+        lines = [f"{self._entry(i)}: yours {c:.{digits}g}, numerical {m:.{digits}g} "
+                 f"({ratio}{', '.join(counts)} wrong){where}"]
         if not self.by_output and not self.elsewhere:
             lines += pattern(self.point, self.claimed[:, 0], self.measured[:, 0], wrong, self.prefix)
         elif self.by_output:

@@ -20,8 +20,9 @@ LONGEST = 4.0**6          # a step longer than so many first ones must show F ch
 FIRST = 5                 # steps taken before any is judged
 MOST = 40                 # steps at the most: 4^40 = 24 decades
 NOISE_FACTOR = 4.0        # standard deviations of F's noise that count as possible
-FADED = 1e-3              # a jump that, from step to step, falls to so little of itself before it is lost in noise is none
-HIDDEN = 4.0              # a kink whose jump is just below its noise, 24 / h, adds half of it to an error of 4 / h
+STAYS = 0.4               # a jump that is one is, from step to step, at least so much of itself
+FADED = 1e-3              # a jump that falls to so little of itself before it is lost in noise is none
+HIDDEN = 4.0              # a jump just below its noise, 24 / h, adds half of it to an error of 4 / h
 FALLING = 8.0             # noise that grows by more with the spacing is not yet seen in full
 FAR_NOISE = 8.0            # times the noise at theta, relative to F, is what it may be elsewhere
 MOST_NOISE = 2.0**-23      # relative: that of float32 code; more is cancellation at theta, and none elsewhere
@@ -37,7 +38,7 @@ def quiet(function, *arguments):
             return function(*arguments)
         except Mistake:
             raise
-        except Exception:                                                    # whatever their code makes of far points
+        except Exception:                                                    # their code, at points far away
             return np.nan
 
 
@@ -52,7 +53,8 @@ def noise_level(F, least, spacings):
     """
     level, size = np.array(least), np.size(least)
     for number, spacing in enumerate(spacings):
-        table, found = np.array([np.broadcast_to(quiet(F, k, spacing), size) for k in range(8)]), np.full(size, np.inf)
+        table = np.array([np.broadcast_to(quiet(F, k, spacing), size) for k in range(8)])
+        found = np.full(size, np.inf)
         size_of_F = np.max(np.abs(table), axis=0) + np.finfo(float).tiny     # squares neither over- nor underflow
         table = table / size_of_F
         for order in range(1, 7):
@@ -244,15 +246,16 @@ class Line:
         seen = np.abs(b) > noise
         if not seen.any() or np.abs(b[seen][0]) < FADED * np.max(np.abs(b[seen])):
             return False
-        return bool((seen[:-1] & seen[1:] & (np.abs(b[:-1]) > 0.2 * np.abs(b[1:])) & (np.abs(b[:-1]) < 5 * np.abs(b[1:]))
-                     & (np.array([self.samples[k][0] for k in ks[:len(b) - 1]]) <= self.start)).any())
+        b, near = np.abs(b), np.array([self.samples[k][0] for k in ks[:len(b) - 1]]) <= self.start
+        stays = (b[:-1] > STAYS * b[1:]) & (STAYS * b[:-1] < b[1:])          # where F is flat, b falls 4 times
+        return bool((seen[:-1] & seen[1:] & stays & near).any())
 
     def inside_kink(self, output=0):
         """Estimate again from the steps that are too short to reach the kink; False if there are too few of them."""
         ks = sorted(self.samples, reverse=True)
         b, noise = (part[:, output] for part in self._jumps(ks))
         seen = np.flatnonzero(np.abs(b) > noise)
-        inside = ks[:seen[0] + 2] if len(seen) else ks                       # row i of b is of the steps i, i + 1, i + 2
+        inside = ks[:seen[0] + 2] if len(seen) else ks                       # row i of b is of steps i, i + 1, i + 2
         if len(inside) < 3:
             return False
         self._estimate(least=inside[-1])
@@ -280,7 +283,7 @@ def complex_derivative(F, v_scale):
         warnings.simplefilter("error", np.exceptions.ComplexWarning)
         try:
             value = F(1j * COMPLEX_STEP * v_scale)
-        except Exception as error:                                           # whatever their code makes of complex numbers
+        except Exception as error:                                           # their code, of complex numbers
             return f"it fails for complex arguments ({' '.join(str(error).split()) or type(error).__name__})"
     if not np.iscomplexobj(value):
         return "it returns real numbers for complex arguments"

@@ -91,7 +91,7 @@ def check_optimizer(optimizer, reference, steps=STEPS, tolerance=None, **options
     wrong = np.flatnonzero(~(apart <= tolerance))
     error = float(np.max(apart)) if np.isfinite(apart).all() else np.inf
     return Check(f"optimizer against {name}", error, tolerance, f"{steps} steps of {theta.size} entries",
-                 lines=tuple(_words(found, expected, theta, gradients, wrong, reference, options)) if len(wrong) else ())
+                 lines=tuple(_words(found, expected, theta, gradients, wrong, reference, options) if len(wrong) else ()))
 
 
 def _gradients(steps=STEPS):
@@ -120,10 +120,12 @@ def _expected(optimizer, reference, theta, gradients, options):
     if hasattr(reference, "init") and hasattr(reference, "update"):
         return type(reference).__name__, _run(reference, theta, gradients), {}
     if not callable(reference):
-        raise InputError(f"reference must be one of {', '.join(REFERENCES)}, an optimizer or a callable, not {reference!r}")
+        raise InputError(f"reference must be one of {', '.join(REFERENCES)}, an optimizer or a callable, "
+                         f"not {reference!r}")
     expected = np.asarray(reference(theta.copy(), gradients.copy()), dtype=np.float64)
     if expected.shape != gradients.shape:
-        raise InputError(f"reference must return theta after each step, of shape {gradients.shape}, not {expected.shape}")
+        raise InputError(f"reference must return theta after each step, of shape {gradients.shape}, "
+                         f"not {expected.shape}")
     return getattr(reference, "__name__", "the reference"), expected, {}
 
 

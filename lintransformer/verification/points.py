@@ -16,7 +16,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Mistake(Exception):
-    """What a function did that no derivative survives: it changed its argument, or gave other numbers when called again."""
+    """What a function did that no derivative survives: it changed its argument, or gave other numbers later."""
 
 
 class Point:

@@ -132,7 +132,7 @@ class Slopes:
         if self.analytic is None:
             return
         apart = np.abs(self.analytic - self.value) > CERTAIN * self.error + self.precision.difference * abs(self.value)
-        for row, found in self.found.items():                                # a kink at theta: the complex step takes one side
+        for row, found in self.found.items():                                # at a kink the complex step takes one side
             for output in np.flatnonzero(~found.resolved & ~apart[row]):
                 if found.kink(output):
                     self.second_opinion(row, output)

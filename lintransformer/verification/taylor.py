@@ -125,7 +125,8 @@ def _along(f, point, v, gradient, H, steps, where):
         x = f.point.rounded(point.vector + e * v)
         return f.near(x)[0] - start, x - point.vector
 
-    noise = noise_level(lambda k, spacing: change(k * spacing * unit)[0], [precision.eps * abs(start) / 4], precision.spacings)[0]
+    noise, = noise_level(lambda k, spacing: change(k * spacing * unit)[0], [precision.eps * abs(start) / 4],
+                         precision.spacings)
     moved = [[change(sign * e) for sign in (1, -1)] for e in steps]
     R0 = np.array([[c for c, _ in pair] for pair in moved])
     R1 = R0 - np.array([[gradient @ d for _, d in pair] for pair in moved])
@@ -174,12 +175,13 @@ def _order(name, order, R0, remainder, floor, steps, slope, where, blunt):
             return Check(name, np.inf, tolerance, f"kink near theta along {where}: f has no second order",
                          decided=INCONCLUSIVE)
         orders = orders[below:]
-    if order == 3 and (orders[-2:] >= order - tolerance).all():              # what longer steps cross is no mistake here
+    if order == 3 and (orders[-2:] >= order - tolerance).all():              # what longer steps cross is not here
         orders = orders[-2:]
     worst = float(np.min(orders))
     short = max(0.0, order - worst)
     if short > tolerance and order == 3 and orders[-1] >= order - tolerance:
-        return Check(name, short, tolerance, f"a kink near theta, or steps too long, along {where}", decided=INCONCLUSIVE)
+        return Check(name, short, tolerance, f"a kink near theta, or steps too long, along {where}",
+                     decided=INCONCLUSIVE)
     if short > tolerance:
         return Check(name, short, tolerance, f"order {worst:.3f} along {where}", decided=FAILED)
     if order == 3:
@@ -198,7 +200,8 @@ def _at_rounding(name, tolerance, M0, floor, steps, slope, blunt):
         return Check(name, 0.0, tolerance, "f does not change at all, and the slope is 0")
     sight = np.min(floor / np.maximum(steps * abs(slope), 1e-300))
     if (M0 > floor).any() and sight < blunt:
-        return Check(name, 0.0, tolerance, f"zero up to rounding; a slope off by {sight:.0e} of itself would have been seen")
+        return Check(name, 0.0, tolerance,
+                     f"zero up to rounding; a slope off by {sight:.0e} of itself would have been seen")
     if (M0 <= floor).all():
         return Check(name, np.inf, tolerance, "f does not change above its rounding", decided=INCONCLUSIVE)
     return Check(name, np.inf, tolerance, f"lost in rounding: only a slope off by {sight:.0e} would have been seen",
