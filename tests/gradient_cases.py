@@ -103,7 +103,8 @@ def wrong(given, rng, dtype):
               for i in np.flatnonzero(np.asarray(g))]
     if not places:
         return None
-    (key, i), least = places[rng.integers(len(places))], -2 if np.dtype(dtype) == np.float32 or "float32" in given.name else -6
+    key, i = places[rng.integers(len(places))]
+    least = -2 if np.dtype(dtype) == np.float32 or "float32" in given.name else -6
     delta = 10 ** rng.uniform(least, 0) * rng.choice([-1, 1])
 
     def gradient(theta):

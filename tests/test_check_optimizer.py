@@ -44,7 +44,8 @@ class MyAdam:
             return theta - sign * self.lr * (m / c1) / root, {"t": t, "m": m, "v": v}
 
 
-ADAM_MISTAKES = ["no bias correction", "no bias correction of the first moment", "no bias correction of the second moment",
+ADAM_MISTAKES = ["no bias correction", "no bias correction of the first moment",
+                 "no bias correction of the second moment",
                  "epsilon inside the root", "epsilon added before the bias correction", "the betas exchanged",
                  "the betas exchanged in the bias correction", "bias correction one step late",
                  "the step counter stops at 6", "the step counter stops at 40", "a step in the wrong direction"]
@@ -153,9 +154,11 @@ def test_rules_that_are_no_functions(optimizer, words):
 
 
 @pytest.mark.parametrize("arguments, options, words", [
-    ((MyAdam(), "adamw"), {}, "sgd, adam, sign"), ((3, "adam"), {}, "init and update"), ((None, "adam"), {}, "init and update"),
+    ((MyAdam(), "adamw"), {}, "sgd, adam, sign"), ((3, "adam"), {}, "init and update"),
+    ((None, "adam"), {}, "init and update"),
     ((MyAdam(), "adam"), {"steps": 49}, "at least 50"), ((MyAdam(), "adam"), {"steps": 60.0}, "steps"),
-    ((MyAdam(), "adam"), {"momentum": 0.9}, "no option 'momentum'"), ((MyAdam(), "adam"), {"tolerance": -1}, "tolerance"),
+    ((MyAdam(), "adam"), {"momentum": 0.9}, "no option 'momentum'"),
+    ((MyAdam(), "adam"), {"tolerance": -1}, "tolerance"),
     ((MyAdam(), 3), {}, "reference must be"), ((MyAdam(), lambda theta, gradients: theta), {}, "after each step"),
     ((Momentum(), "adam"), {"learning_rate": None}, "learning_rate")])
 def test_refusals(arguments, options, words):

@@ -1,4 +1,4 @@
-"""check_gradient, taylor_test and check_hessian on known traps: what they must see, and what they must not call wrong."""
+"""check_gradient, taylor_test and check_hessian on known traps: what they must see, and must not call wrong."""
 
 import warnings
 
@@ -187,7 +187,7 @@ def layer_norm(x):
 
 
 def test_a_layer_norm_with_np_var_whatever_warnings_do():
-    """np.var conjugates, and drops imaginary parts: with warnings as errors, and with a suite that draws many points."""
+    """np.var conjugates, and drops imaginary parts: with warnings as errors, and at many points."""
     def gradient(x):
         h, d = layer_norm(x), np.arange(5.0)
         return (d - d.mean() - h * np.mean(d * h)) / np.sqrt(np.var(x) + 1e-5)
@@ -198,7 +198,8 @@ def test_a_layer_norm_with_np_var_whatever_warnings_do():
             x = np.random.default_rng(seed).standard_normal(5)
             check = check_gradient(lambda x: layer_norm(x) @ np.arange(5.0), gradient, x)
             assert check.passed and "np.var" in check.detail, (seed, check)
-    assert check_gradient(lambda x: layer_norm(x) @ np.arange(5.0), lambda x: 1.0001 * gradient(x), x).verdict == "failed"
+    wrong = check_gradient(lambda x: layer_norm(x) @ np.arange(5.0), lambda x: 1.0001 * gradient(x), x)
+    assert wrong.verdict == "failed"
 
 
 @pytest.mark.parametrize("length", [1e-6, 1e-4, 1.0, 1e4, 1e6])
@@ -218,8 +219,8 @@ def test_scales_of_theta_and_of_f(length, factor):
 
 def test_theta_near_10000():
     theta = 1e4 + THETA
-    assert check_gradient(lambda x: np.sum(np.abs(np.cos(x)) ** 3), lambda x: -3 * np.cos(x) * np.abs(np.cos(x)) * np.sin(x),
-                          theta).passed
+    assert check_gradient(lambda x: np.sum(np.abs(np.cos(x)) ** 3),
+                          lambda x: -3 * np.cos(x) * np.abs(np.cos(x)) * np.sin(x), theta).passed
 
 
 def test_float32_code_and_a_bug_of_one_in_a_thousand():
@@ -247,7 +248,8 @@ def test_kinks_are_named_or_stepped_around():
                           lambda x: np.sign(x) * (np.abs(x) >= 1.5e-3), theta)
     assert dead.passed or "kink near entry theta[2]" in str(dead)
     theta[2] = 0.0
-    for f, gradient in ((lambda x: np.sum(np.abs(x)), np.sign), (lambda x: np.sum(np.maximum(x, 0)), lambda x: (x > 0) * 1.0),
+    for f, gradient in ((lambda x: np.sum(np.abs(x)), np.sign),
+                        (lambda x: np.sum(np.maximum(x, 0)), lambda x: (x > 0) * 1.0),
                         (lambda x: np.sum(np.maximum(x, 0)), lambda x: (x >= 0) * 1.0)):
         check = check_gradient(f, gradient, theta)
         assert check.verdict == "inconclusive" and "kink near entry theta[2]" in str(check)

@@ -45,7 +45,8 @@ def test_a_message_names_entry_values_ratio_and_count_in_pytest_too():
         assert check.passed, check
 
 
-FACTORS = [(2, "a factor 2"), (0.5, "a factor 1/2"), (-1, "a factor -1"), (5, "a factor 5, the length of axis 0 of theta"),
+FACTORS = [(2, "a factor 2"), (0.5, "a factor 1/2"), (-1, "a factor -1"),
+           (5, "a factor 5, the length of axis 0 of theta"),
            (1 / 5, "a factor 1/5, the length of axis 0 of theta"), (17, "a factor 17: n, B"), (1 / 17, "a factor 1/17"),
            (1.7, "a factor 1.7 throughout"), (1 + 1e-7, "a factor 1 + 1e-07 throughout"), (0, "term is missing")]
 
@@ -89,7 +90,8 @@ def test_special_data_are_named_where_something_is_wrong():
 
 
 @pytest.mark.parametrize("theta", [3.0, 3, np.float64(3), np.array(3.0), [1.0, 2.0], [[1, 2], [3, 4]], (1.0, 2.0),
-                                   np.arange(1, 5), np.ones((2, 3)) * [1, 2, 3], np.asfortranarray(X), X[::2, ::-1], X.T,
+                                   np.arange(1, 5), np.ones((2, 3)) * [1, 2, 3], np.asfortranarray(X), X[::2, ::-1],
+                                   X.T,
                                    np.float32(2.0), X.astype("f4")])
 def test_forms_of_theta(theta):
     assert check_gradient(square, double, theta).passed
@@ -168,8 +170,9 @@ def test_tolerances_that_mean_nothing_are_refused(tolerance):
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"first": 0}, "first"), ({"first": np.nan}, "first"), ({"halvings": 1}, "at least 2"), ({"halvings": 2.5}, "halvings"),
-    ({"direction": np.zeros(5)}, "not all of them 0"), ({"direction": THETA[:3]}, "shape"), ({"directions": 0}, "directions"),
+    ({"first": 0}, "first"), ({"first": np.nan}, "first"), ({"halvings": 1}, "at least 2"),
+    ({"halvings": 2.5}, "halvings"), ({"direction": np.zeros(5)}, "not all of them 0"),
+    ({"direction": THETA[:3]}, "shape"), ({"directions": 0}, "directions"),
     ({"direction": THETA + 1j}, "real"), ({"direction": THETA * np.nan}, "finite")])
 def test_steps_and_directions_that_mean_nothing_are_refused(options, words):
     with pytest.raises(InputError, match=words):

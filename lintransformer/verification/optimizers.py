@@ -91,7 +91,8 @@ def check_optimizer(optimizer, reference, steps=STEPS, tolerance=None, **options
     wrong = np.flatnonzero(~(apart <= tolerance))
     error = float(np.max(apart)) if np.isfinite(apart).all() else np.inf
     return Check(f"optimizer against {name}", error, tolerance, f"{steps} steps of {theta.size} entries",
-                 lines=tuple(_words(found, expected, theta, gradients, wrong, reference, options) if len(wrong) else ()))
+                 lines=tuple(_words(found, expected, theta, gradients, wrong, reference, options)
+                             if len(wrong) else ()))
 
 
 def _gradients(steps=STEPS):
