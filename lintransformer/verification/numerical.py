@@ -97,6 +97,7 @@ class Line:
         self.samples, self.refined = {}, False                               # k -> (h, D, S), h = start / 4^k
         # far away F may be larger, and its rounding with it; k -> (q,) of that, and of whether F has doubled
         self.noises, self.doubled = {}, {}
+        self.quantum = np.full(value.shape, np.inf)                          # the least change of F that was seen
         with np.errstate(divide="ignore", invalid="ignore"):
             self.relative_noise = np.fmin(np.nan_to_num(FAR_NOISE * noise / np.abs(value), nan=0.0), MOST_NOISE)
         for k in range(FIRST // 2 - FIRST + 1, FIRST // 2 + 1):
@@ -113,6 +114,10 @@ class Line:
     def untouched(self):
         """Where F gave the same number at every step (q,)."""
         return np.all([(D == 0) & (S == 0) for _, D, S in self.samples.values()], axis=0)
+
+    def stands(self, output):
+        """Whether F gave the same number at some step."""
+        return any(D[output] == 0 and S[output] == 0 for _, D, S in self.samples.values())
 
     def _extend(self):
         """Longer and shorter steps in turn, until all is resolved, or steps make no sense, or are too many."""
@@ -145,7 +150,9 @@ class Line:
             with np.errstate(over="ignore", invalid="ignore"):
                 D, S = (ahead - behind) / (up - down), (ahead - self.at_zero) + (behind - self.at_zero)
                 size = np.fmax(np.abs(ahead), np.abs(behind))
-                doubled = np.fmax(np.abs(ahead - self.at_zero), np.abs(behind - self.at_zero)) > np.abs(self.at_zero)
+                changes = np.abs([ahead - self.at_zero, behind - self.at_zero])
+                self.quantum = np.fmin(self.quantum, np.min(np.where(changes > 0, changes, np.inf), axis=0))
+                doubled = np.max(changes, axis=0) > np.abs(self.at_zero)
             self.samples[k] = h, D, S
             self.noises[k], self.doubled[k] = self.noise + self.relative_noise * size, doubled
         return True
@@ -155,8 +162,8 @@ class Line:
         if not self.samples:
             return False
         k = max(self.samples)
-        h, D, _ = self.samples[k]
-        return bool((NOISE_FACTOR * self.noises[k] / h > np.abs(D)).all())
+        h, D, S = self.samples[k]
+        return bool((NOISE_FACTOR * self.noises[k] > np.fmax(h * np.abs(D), np.abs(S))).all())
 
     def _bent(self, k):
         """Whether, for most outputs, step k is too long: D has changed since the step before by half of itself."""

@@ -156,6 +156,13 @@ class Slopes:
     def _certain(self, claimed, row, output, spread=0.0):
         """Whether a derivative is not the one that differences find, by far more than their error."""
         value, error = self.value[row, output], self.error[row, output]
+        if self.untouched[row, output] and not self.here:
+            return False
+        if self.found[row].stands(output):
+            # f may be too coarse to show more (logits that cancel, say); how coarse, its least change tells
+            quantum = min((found.quantum[output] for found in [self.found[row], *self.found.values()]
+                           if np.isfinite(found.quantum[output])), default=0.0)
+            error = max(error, quantum / self.step[row, output])
         return abs(claimed - value) > spread + CERTAIN * error + self.claims.difference * abs(value)
 
     def second_opinion(self, row, output):
@@ -220,6 +227,16 @@ class Slopes:
             return DIFFERS
         return AGREES if self.analytic is None and self._agree(claimed, self.value, relative, rough)[at] else UNKNOWN
 
+    def _nearness(self):
+        """How far apart points may be that count as one (p,): far below theta's scales, and f's own."""
+        shares = [(row, found.reach.min() / self._direction(row)[1]) for row, found in self.found.items()]
+        smallest = min((share for _, share in shares), default=1.0)
+        length = NEAR * self.scales * min(1.0, 4 * smallest)
+        for row, share in shares:
+            if not isinstance(self.lines[row], np.ndarray):
+                length[self.lines[row]] = NEAR * self.scales[self.lines[row]] * min(1.0, 4 * share)
+        return np.maximum(length, 8 * self.precision.eps * np.abs(self.vector))
+
     def _scatter(self, claim, rows):
         """How much rounding there is in what is compared: {row: (q,)}, the standard deviation, over points a little
         apart, of claimed minus analytic derivatives, or, where there are none, of claimed ones a rounding apart.
@@ -228,7 +245,7 @@ class Slopes:
         """
         rng, rows = np.random.default_rng(1), np.unique(rows)
         follows = self.analytic is not None and callable(claim)
-        length = NEAR * self.scales if follows else self.claims.eps * 2 * np.abs(self.vector)
+        length = self._nearness() if follows else self.claims.eps * 2 * np.abs(self.vector)
         found = []
         for _ in range(SAMPLES):
             x = self.tested.point.rounded(self.vector + length * rng.uniform(-1, 1, self.vector.size))
