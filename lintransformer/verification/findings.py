@@ -8,7 +8,7 @@ from lintransformer.verification.patterns import pattern
 from lintransformer.verification.results import FAILED, INCONCLUSIVE, PASSED, Check
 from lintransformer.verification.slopes import AGREES, CERTAIN, DIFFERS, KINK, PRECISIONS, UNKNOWN, Slopes
 
-FURTHER, TRIED = (1.0, 4.0, 16.0), 2      # how far along an entry's line, in units of f's length; points tried
+FURTHER, TRIED = (1.0, 3.0, 8.0, 32.0), 4     # how far along an entry's line, in units of f's length; points tried
 
 
 class Findings:
