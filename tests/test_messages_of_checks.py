@@ -183,3 +183,8 @@ def test_assertions_refuse_to_compare_nothing():
     for arguments in (([], [], 1e-3), ([1.0], [1.0], np.inf), ([1.0], [1.0], np.nan), ([1.0], [1.0], "a")):
         with pytest.raises(InputError):
             assert_close(*arguments)
+
+
+def test_f_that_is_a_number_at_theta_alone_tells_nothing():
+    check = check_gradient(lambda x: 0.0 if np.array_equal(x, THETA) else np.nan, np.zeros(5), THETA)
+    assert check.verdict == "inconclusive"

@@ -97,7 +97,8 @@ class Line:
         self.samples, self.refined = {}, False                               # k -> (h, D, S), h = start / 4^k
         # far away F may be larger, and its rounding with it; k -> (q,) of that, and of whether F has doubled
         self.noises, self.doubled = {}, {}
-        self.quantum = np.full(value.shape, np.inf)                          # the least change of F that was seen
+        # (q,) the least change of F that was seen; whether F was not a number somewhere
+        self.quantum, self.holes = np.full(value.shape, np.inf), np.zeros(value.shape, bool)
         with np.errstate(divide="ignore", invalid="ignore"):
             self.relative_noise = np.fmin(np.nan_to_num(FAR_NOISE * noise / np.abs(value), nan=0.0), MOST_NOISE)
         for k in range(FIRST // 2 - FIRST + 1, FIRST // 2 + 1):
@@ -113,7 +114,7 @@ class Line:
     @property
     def untouched(self):
         """Where F gave the same number at every step (q,)."""
-        return np.all([(D == 0) & (S == 0) for _, D, S in self.samples.values()], axis=0)
+        return np.isinf(self.quantum) & ~self.holes
 
     def stands(self, output):
         """Whether F gave the same number at some step."""
@@ -149,12 +150,12 @@ class Line:
                 ahead = behind = np.full_like(self.at_zero, np.nan)
             with np.errstate(over="ignore", invalid="ignore"):
                 D, S = (ahead - behind) / (up - down), (ahead - self.at_zero) + (behind - self.at_zero)
-                size = np.fmax(np.abs(ahead), np.abs(behind))
-                changes = np.abs([ahead - self.at_zero, behind - self.at_zero])
-                self.quantum = np.fmin(self.quantum, np.min(np.where(changes > 0, changes, np.inf), axis=0))
-                doubled = np.max(changes, axis=0) > np.abs(self.at_zero)
+                changes = np.abs(np.array([ahead, behind]) - self.at_zero)
+                self.holes |= np.isnan(changes).any(axis=0)
+                self.quantum = np.fmin(self.quantum, np.where(changes > 0, changes, np.inf).min(axis=0))
+                self.doubled[k] = changes.max(axis=0) > np.abs(self.at_zero)
+                self.noises[k] = self.noise + self.relative_noise * np.fmax(np.abs(ahead), np.abs(behind))
             self.samples[k] = h, D, S
-            self.noises[k], self.doubled[k] = self.noise + self.relative_noise * size, doubled
         return True
 
     def _drowned(self):
@@ -234,9 +235,7 @@ class Line:
         return b, 6 * NOISE_FACTOR * np.array([self.noises[k] for k in ks[2:]]) / h
 
     def _half_jumps(self, ks):
-        """What a kink within reach may add to the error of each row: half of the jump, where it stands above noise;
-        longer steps reach it too.
-        """
+        """What a kink may add to the error of each row, and of longer steps: half of the jump, where above noise."""
         if len(ks) < 3:
             return np.zeros((len(ks), self.at_zero.size))
         b, noise = self._jumps(ks)

@@ -132,10 +132,10 @@ class Slopes:
         if self.analytic is None:
             return
         apart = np.abs(self.analytic - self.value) > CERTAIN * self.error + self.precision.difference * abs(self.value)
-        for row, found in self.found.items():                                # at a kink the complex step takes one side
-            for output in np.flatnonzero(~found.resolved & ~apart[row]):
-                if found.kink(output):
-                    self.second_opinion(row, output)
+        rough = (self.error > self.precision.resolution * np.abs(self.value)) & ~self.untouched & ~apart
+        for row, output in np.argwhere(rough):                               # at a kink the complex step takes one side
+            if self.found[row].kink(output):
+                self.second_opinion(row, output)
         for row, output in np.argwhere(apart):
             if self.second_opinion(row, output) and self._certain(self.analytic[row, output], row, output):
                 self.why_not = (f"its complex step {self.analytic[row, output]:.6g} is not its difference quotient "
