@@ -10,10 +10,12 @@ import warnings
 import numpy as np
 
 from lintransformer.checks import InputError, check_choice, check_positive_integer
+from lintransformer.verification import points
 from lintransformer.verification.findings import Findings
 from lintransformer.verification.points import Mistake, Point, numbers_array, real_array
 from lintransformer.verification.results import FAILED, Check, check_tolerance, combine
-from lintransformer.verification.slopes import Slopes
+from lintransformer.verification.numerical import quiet
+from lintransformer.verification.slopes import Slopes, in_float64
 from lintransformer.verification.tested import Tested
 
 METHODS = ("complex", "difference")
@@ -77,20 +79,35 @@ def check_vjp(forward, backward, inputs, tolerance=None, draws=2) -> Check:
     if not isinstance(inputs, dict) or not inputs:
         raise InputError(f"inputs must be a dict of arrays by name, not {inputs!r}")
     fixed = {name: np.array(value) for name, value in inputs.items() if np.asarray(value).dtype.kind in "iub"}
+    if not all(isinstance(name, str) for name in inputs) or len(fixed) == len(inputs) or "dy" in inputs:
+        raise InputError("inputs must have strings for names, none of them 'dy', and hold one array that is not of "
+                         f"integers: {', '.join(map(repr, inputs))}")
+    if not callable(forward) or not callable(backward):
+        raise InputError("forward and backward must be callable")
     point = Point("inputs", {name: value for name, value in inputs.items() if name not in fixed})
     for line in point.special():
         warnings.warn(line, stacklevel=2)
-    y = numbers_array("y = forward(**inputs)", forward(**point.unpack(point.vector), **fixed))
+    try:
+        y = numbers_array("y = forward(**inputs)", _call(forward, fixed, point.unpack(point.vector)))
+    except Mistake as mistake:
+        return Check("backward pass", np.inf, tolerance or 0.0, str(mistake), decided=FAILED)
     rng, checks = np.random.default_rng(0), []
     for _ in range(draws):
         dy = rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1.0, 1.0], y.shape)
         dy = dy.astype(point.dtype).astype(y.dtype if y.dtype.kind == "f" else np.float64)
 
         def f(arrays, dy=dy):
-            return np.sum(dy.astype(np.float64) * numbers_array("y = forward(**inputs)", forward(**arrays, **fixed)))
+            y = numbers_array("y = forward(**inputs)", _call(forward, fixed, arrays))
+            if y.shape != dy.shape:
+                raise InputError(f"forward gives y of shape {dy.shape} at the inputs, but {y.shape} beside them")
+            value = np.sum(dy.astype(np.float64) * y)
+            return np.float32(value) if y.dtype == np.float32 else value
 
         def gradient(arrays, dy=dy):
-            return backward(dy.copy(), **arrays, **fixed)
+            found = _call(backward, {**fixed, "dy": dy}, arrays)
+            if not isinstance(found, dict):
+                raise InputError(f"backward must return a dict {{name: array}}, not {type(found).__name__}")
+            return {key: value for key, value in found.items() if key not in fixed}
 
         tested = Tested("forward", f, point, scalar=True), Tested("backward", gradient, point)
         checks.append(_gradient_check("backward pass", *tested, None, tolerance, prefix="d"))
@@ -142,7 +159,8 @@ def check_hessian(hessian_vector_product, gradient, theta, directions=3, toleran
             point.vector, claimed[0])
     except Mistake as mistake:
         return Check(name, np.inf, tolerance or 0.0, str(mistake), decided=FAILED)
-    return combine(name, [_symmetry(claimed, lines, directions, None if slopes.analytic is None else tolerance, slopes.precision), findings.check()])
+    symmetry = _symmetry(claimed, lines, directions, None if slopes.analytic is None else tolerance, slopes.precision)
+    return combine(name, [symmetry, findings.check()])
 
 
 def _symmetry(claimed, lines, directions, tolerance, precision):
@@ -156,24 +174,47 @@ def _symmetry(claimed, lines, directions, tolerance, precision):
 
 def _gradient_check(name, f, gradient, method, tolerance, prefix=""):
     """The work of `check_gradient` and `check_vjp`."""
-    point = f.point
+    point, old = f.point, np.seterr(all="ignore")                           # far points may overflow, whatever is set
     try:
-        first = gradient(point.vector)
-        f.again(point.vector, f(point.vector))
+        first, value = gradient(point.vector), f(point.vector)
+        f.again(point.vector, value)
         if gradient.is_callable:
             gradient.again(point.vector, first)
-        slopes = Slopes(f, point.vector, list(range(point.size)), method != "difference", method != "complex")
+        wide, rounding = in_float64(f, point.vector, value)
+        claimed = gradient if wide is None else _wider(gradient, first)
+        slopes = Slopes(wide or f, point.vector, list(range(point.size)), method != "difference", method != "complex",
+                        min(gradient.dtype, point.dtype, key=lambda dtype: dtype.itemsize))
         if method == "complex":
             slopes.require_analytic()
-        claim = (lambda vector: gradient(vector)[:, None]) if gradient.is_callable else first[:, None]
+        claim = (lambda vector: claimed(vector)[:, None]) if claimed.is_callable else first[:, None]
         findings = Findings(name, point, slopes, claim, tolerance, prefix)
-        findings.look_wider()
-        if gradient.is_callable:
+        if wide is not None:
+            findings.look_at_rounded(first, rounding)
+        if claimed.is_callable:
             findings.look_nearby(NEARBY)
+            findings.look_along()
+        if gradient.is_callable:
             gradient.again(point.vector, first)
     except Mistake as mistake:
         return Check(name, np.inf, tolerance or 0.0, str(mistake), decided=FAILED)
+    finally:
+        np.seterr(**old)
     return findings.check()
+
+
+def _call(function, fixed, arrays):
+    """function(**fixed, **arrays), which must leave what is fixed as it is; `Tested` looks after the arrays."""
+    what = "backward" if "dy" in fixed else "forward"
+    return points.unchanged(what, fixed, lambda given: function(**given, **arrays))
+
+
+def _wider(gradient, first):
+    """A gradient in float32 as one in float64, or, where it cannot be evaluated so, its values."""
+    if gradient.is_callable:
+        wide = gradient.wider()
+        if np.isfinite(quiet(wide, gradient.point.vector)).all():
+            return wide
+    return Tested(gradient.what, gradient.point.unpack(first), gradient.point)
 
 
 def check_duality(model, theta, batch, tolerance=1e-12) -> Check:

@@ -97,7 +97,7 @@ def _wrong_coordinates(f, theta, claimed, degree, step):
     i, derivative = max(wrong, key=lambda pair: abs(claimed[pair[0]] - pair[1]))
     ratio = f"ratio {float(claimed[i] / derivative):.6g}; " if derivative else ""
     return (f"theta[{i}]: yours {float(claimed[i]):.6g}, exact {float(derivative):.6g} "
-            f"({ratio}wrong: {len(wrong)} of {theta.size} entries)",)
+            f"({ratio}{len(wrong)} of {theta.size} entries wrong)",)
 
 
 def divided_differences(nodes, values):

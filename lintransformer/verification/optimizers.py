@@ -9,7 +9,7 @@ import inspect
 
 import numpy as np
 
-from lintransformer.checks import InputError, check_choice, check_positive_integer
+from lintransformer.checks import InputError, check_choice, check_finite_positive, check_positive_integer
 from lintransformer.optimizers import SGD, Adam, SignDescent, clip
 from lintransformer.verification.results import FAILED, Check, check_tolerance, combine, relative_error
 
@@ -62,7 +62,7 @@ def check_optimizer(optimizer, reference, steps=STEPS, tolerance=None, **options
     reference : "sgd" (momentum without dampening, as in PyTorch), "adam" (bias correction, epsilon outside the root),
         "sign"; or an optimizer with `init` and `update`; or a callable (theta (p,), gradients (T, p)) -> (T, p), theta
         after each step
-    steps : int, at least 50: slow mistakes need time
+    steps : int, at least 50: slow mistakes need time; theta and gradients are float64
     tolerance : largest error relative to the largest movement; 1e-12 by default
     options : learning_rate, momentum, beta1, beta2, epsilon of the reference; what is not given is read from the
         optimizer's attributes of that name (or lr, betas, eps)
@@ -91,7 +91,8 @@ def check_optimizer(optimizer, reference, steps=STEPS, tolerance=None, **options
     wrong = np.flatnonzero(~(apart <= tolerance))
     error = float(np.max(apart)) if np.isfinite(apart).all() else np.inf
     return Check(f"optimizer against {name}", error, tolerance, f"{steps} steps of {theta.size} entries",
-                 lines=tuple(_words(found, expected, theta, gradients, wrong, reference, options)) if len(wrong) else ())
+                 lines=tuple(_words(found, expected, theta, gradients, wrong, reference, options)
+                             if len(wrong) else ()))
 
 
 def _gradients(steps=STEPS):
@@ -112,17 +113,20 @@ def _expected(optimizer, reference, theta, gradients, options):
         if unknown:
             raise InputError(f"reference {reference!r} has no option {unknown[0]!r}; "
                              f"allowed: {', '.join(parameter.name for parameter in known)}")
-        values = {parameter.name: _option(optimizer, parameter, options) for parameter in known}
+        values = {parameter.name: check_finite_positive(parameter.name, _option(optimizer, parameter, options),
+                                                        zero_allowed=True) for parameter in known}
         return reference, rule(theta, gradients, **values), values
     if options:
         raise InputError(f"option {min(options)!r} goes with a reference by name, not with {reference!r}")
     if hasattr(reference, "init") and hasattr(reference, "update"):
         return type(reference).__name__, _run(reference, theta, gradients), {}
     if not callable(reference):
-        raise InputError(f"reference must be one of {', '.join(REFERENCES)}, an optimizer or a callable, not {reference!r}")
+        raise InputError(f"reference must be one of {', '.join(REFERENCES)}, an optimizer or a callable, "
+                         f"not {reference!r}")
     expected = np.asarray(reference(theta.copy(), gradients.copy()), dtype=np.float64)
     if expected.shape != gradients.shape:
-        raise InputError(f"reference must return theta after each step, of shape {gradients.shape}, not {expected.shape}")
+        raise InputError(f"reference must return theta after each step, of shape {gradients.shape}, "
+                         f"not {expected.shape}")
     return getattr(reference, "__name__", "the reference"), expected, {}
 
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from lintransformer.checks import InputError
 
+TINY = 2.0**-42           # of an array's typical entry: smaller ones count as 0
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Mistake(Exception):
-    """What a function did that no derivative survives: it changed its argument, or gave other numbers when called again."""
+    """What a function did that no derivative survives: it changed its argument, or gave other numbers later."""
 
 
 class Point:
@@ -61,6 +62,12 @@ class Point:
             arrays[key] = vector[block].reshape(self.shapes[key]).astype(dtype)
         return arrays if self.is_dict else arrays[self.name]
 
+    def rounded(self, vector):
+        """The vector, as theta's own types hold it."""
+        for key, block in self.blocks.items():
+            vector[block] = vector[block].astype(self.dtypes[key])
+        return vector
+
     def wider(self):
         """The same point in float64: for float32 code that computes in the type it is given."""
         wide = copy(self)
@@ -101,12 +108,16 @@ class Point:
         return f"{prefix if self.is_dict else ''}{key}{where}"
 
     def scales(self, vector):
-        """A first guess of the length on which f changes, for each entry (p,): its size, or that of its array."""
+        """A first guess of the length on which f changes, for each entry (p,): its size; of a 0, that of its array.
+
+        Too short a guess costs steps; too long a one may never see f. Hence the entry's own size: one vector may hold
+        parts of very different lengths.
+        """
         scale = np.abs(vector)
         for block in self.blocks.values():
             part = scale[block]
             typical = np.median(part[part > 0]) if (part > 0).any() else 1.0
-            scale[block] = np.where(part > typical / 8, part, typical)
+            scale[block] = np.where(part > typical * TINY, part, typical)
         return np.maximum(scale, np.finfo(np.float64).tiny * 2.0**60)
 
     def special(self):

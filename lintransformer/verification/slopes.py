@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lintransformer.checks import InputError
-from lintransformer.verification.numerical import Line, complex_derivative, noise_level, quiet
+from lintransformer.verification.numerical import SMALLEST, Line, complex_derivative, noise_level, quiet
 
 # What is known of an entry. UNKNOWN: the measurement at this point is too rough to tell right from wrong.
 AGREES, UNKNOWN, KINK, DIFFERS = range(4)
@@ -25,22 +25,25 @@ class Precision:
 
     complex_step, difference : relative error of an entry that still counts as right
     resolution : relative error up to which a measured derivative, or the rounding in it, can judge an entry
-    spacing : relative distance of the points at which noise is measured
+    spacings : relative distances of the points at which noise is measured
     """
 
     eps: float
     complex_step: float
     difference: float
     resolution: float
-    spacing: float
+    spacings: tuple
 
 
+# complex_step of float32: of claims in float32 beside complex steps in float64.
 PRECISIONS = {
-    np.dtype(np.float64): Precision(2.0**-52, 1e-12, 1e-8, 6e-7, 2.0**-40),
-    np.dtype(np.float32): Precision(2.0**-23, 1e-5, 1e-4, 8e-3, 2.0**-20),
+    np.dtype(np.float64): Precision(2.0**-52, 1e-12, 1e-8, 6e-7, (2.0**-40, 2.0**-30, 2.0**-20)),
+    np.dtype(np.float32): Precision(2.0**-23, 1e-5, 1e-4, 8e-3, (2.0**-20,)),
 }
-LIKELY, CERTAIN = 4.0, 20.0       # error estimates: within the one a difference may be rounding, beyond the other not
+LIKELY, CERTAIN = 2.0, 20.0       # error estimates: within the one a difference may be rounding, beyond the other not
 SCATTER, SAMPLES = 20.0, 6        # times the scatter of an entry over so many points: likewise
+SHORTEST = 2.0**-60               # of the steps around 0, in units of theta's scales
+SAME_VALUE, FINER = 1e-3, 2.0**-12 # float64 of float32 code: the same value to so much, its rounding so much finer
 NEAR = 2.0**-10                   # how far apart they are, in units of theta's scales
 
 
@@ -53,6 +56,7 @@ class Slopes:
     vector : theta (p,)
     lines : list of int (a coordinate) or array (p,) (a direction)
     complex_too, differences_too : bool, which measurements to make
+    claims : dtype of the claimed derivatives, if it is less precise than what is measured
 
     Attributes
     ----------
@@ -61,22 +65,24 @@ class Slopes:
     kink (m, q) : bool, where the derivative does not exist within reach of any step that rounding allows
     """
 
-    def __init__(self, tested, vector, lines, complex_too=True, differences_too=True):
+    def __init__(self, tested, vector, lines, complex_too=True, differences_too=True, claims=None):
         self.here = True                                                     # False: a point that stands in for theta
         self.tested, self.vector, self.lines = tested, vector, lines
-        self.precision = PRECISIONS[tested.point.dtype]
         self.scales = tested.point.scales(vector)
         self.at = tested(vector)
+        self.precision = PRECISIONS[tested.dtype]
+        self.claims = self.precision if claims is None else max(self.precision, PRECISIONS[claims], key=lambda p: p.eps)
         if self.at.dtype.kind == "c":
             raise InputError(f"{tested.what} must return real numbers for real theta")
         shape = len(lines), self.at.size
         self.value, self.error, self.step = np.zeros(shape), np.full(shape, np.inf), np.ones(shape)
-        self.kink, self.analytic, self.why_not = np.zeros(shape, bool), None, "theta is float32"
-        if complex_too and tested.point.dtype == np.float64:
+        self.kink, self.analytic, self.why_not = np.zeros(shape, bool), None, "it is float32 code"
+        if complex_too and tested.dtype == np.float64:
             self.analytic = self._complex_steps()
-        self.found, self.untouched = {}, np.zeros(shape, bool)
+        self.found, self.untouched, self.reach = {}, np.zeros(shape, bool), np.ones(shape)
         if differences_too:
-            self.noise = self._noise()
+            # along coordinates steps are taken as they are rounded; along directions their rounding is noise
+            self.noise = rounding_of(tested, vector, self.at, all(isinstance(line, int | np.integer) for line in lines))
             for row in range(len(lines)):
                 self._keep(row, slice(None), self._line(row))
             self._contradict()
@@ -85,6 +91,7 @@ class Slopes:
         self.found[row] = found
         self.value[row, output], self.error[row, output] = found.value[output], found.error[output]
         self.step[row, output], self.untouched[row, output] = found.step[output], found.untouched[output]
+        self.reach[row, output] = found.reach[output]
 
     def _complex_steps(self, vector=None, rows=None):
         vector, slopes = self.vector if vector is None else vector, []
@@ -98,21 +105,6 @@ class Slopes:
         self.why_not = ""
         return np.array(slopes).reshape(-1, self.at.size)
 
-    def _noise(self):
-        level, rng = np.abs(self.at) * self.precision.eps / 4, np.random.default_rng(0)
-        for _ in range(2):
-            w = self.scales * rng.uniform(0.5, 1, self.scales.size)
-            found = noise_level(lambda t, w=w: self.tested.near(self._rounded(self.vector + t * w)), self.at.size,
-                                self.precision.spacing)
-            level = np.fmax(level, found)
-        return level
-
-    def _rounded(self, vector):
-        """The vector in theta's own precision."""
-        for key, block in self.tested.point.blocks.items():
-            vector[block] = vector[block].astype(self.tested.point.dtypes[key])
-        return vector
-
     def _direction(self, row):
         """v (p,), and the step along it that moves theta by its own scale."""
         line = self.lines[row]
@@ -125,13 +117,14 @@ class Slopes:
     def _line(self, row, shift=1.0):
         """Differences along one line; `shift` moves the steps, for a second opinion."""
         v, scale = self._direction(row)
+        size = scale if isinstance(self.lines[row], np.ndarray) else abs(self.vector[self.lines[row]])
+        smallest = 8 * self.precision.eps * size or SHORTEST * scale
 
         def F(h):
-            x = self._rounded(self.vector + h * v)
+            x = self.tested.point.rounded(self.vector + h * v)
             i = self.lines[row]
             return self.tested.near(x), h if isinstance(i, np.ndarray) else x[i] - self.vector[i]
 
-        smallest = 8 * self.precision.eps * scale
         return Line(F, self.at, self.noise, shift * scale / 64, smallest, self.precision.resolution / LIKELY)
 
     def _contradict(self):
@@ -139,6 +132,10 @@ class Slopes:
         if self.analytic is None:
             return
         apart = np.abs(self.analytic - self.value) > CERTAIN * self.error + self.precision.difference * abs(self.value)
+        rough = (self.error > self.precision.resolution * np.abs(self.value)) & ~self.untouched & ~apart
+        for row, output in np.argwhere(rough):                               # at a kink the complex step takes one side
+            if self.found[row].kink(output):
+                self.second_opinion(row, output)
         for row, output in np.argwhere(apart):
             if self.second_opinion(row, output) and self._certain(self.analytic[row, output], row, output):
                 self.why_not = (f"its complex step {self.analytic[row, output]:.6g} is not its difference quotient "
@@ -159,7 +156,14 @@ class Slopes:
     def _certain(self, claimed, row, output, spread=0.0):
         """Whether a derivative is not the one that differences find, by far more than their error."""
         value, error = self.value[row, output], self.error[row, output]
-        return abs(claimed - value) > spread + CERTAIN * error + self.precision.difference * abs(value)
+        if self.untouched[row, output] and not self.here:
+            return False
+        if self.found[row].stands(output):
+            # f may be too coarse to show more (logits that cancel, say); how coarse, its least change tells
+            quantum = min((found.quantum[output] for found in [self.found[row], *self.found.values()]
+                           if np.isfinite(found.quantum[output])), default=0.0)
+            error = max(error, quantum / self.step[row, output])
+        return abs(claimed - value) > spread + CERTAIN * error + self.claims.difference * abs(value)
 
     def second_opinion(self, row, output):
         """Differences with other, and with the shortest steps; False if they see nothing but a kink."""
@@ -186,10 +190,11 @@ class Slopes:
         """
         claimed = claim(self.vector) if callable(claim) else claim
         measured = self.value if self.analytic is None else self.analytic
-        relative = tolerance or (self.precision.difference if self.analytic is None else self.precision.complex_step)
-        rough = max(self.precision.resolution, tolerance or 0.0)
+        relative = tolerance or (self.claims.difference if self.analytic is None else self.claims.complex_step)
+        rough = max(self.claims.resolution, tolerance or 0.0)
         status = np.where(self._agree(claimed, measured, relative, rough), AGREES, UNKNOWN)
-        rows, outputs = np.nonzero((status != AGREES) & np.isfinite(claimed))
+        status[(status == AGREES) & self.kink] = KINK                        # right on one side, as the complex step is
+        rows, outputs = np.nonzero((status == UNKNOWN) & np.isfinite(claimed))
         scatter = self._scatter(claim, rows) if len(rows) else None
         for row, output in zip(rows, outputs):
             spread = SCATTER * scatter[row][output]
@@ -200,7 +205,8 @@ class Slopes:
     def _agree(self, claimed, measured, relative, rough):
         apart = np.abs(claimed - measured)
         if self.analytic is not None:
-            return apart <= relative * np.abs(measured)
+            # elsewhere than at theta two zeros say nothing, nor do numbers that have lost their digits
+            return (apart <= relative * np.abs(measured)) & (self.here | (np.abs(measured) > SMALLEST))
         size = np.fmax(np.abs(claimed), np.abs(measured))
         close = (apart <= LIKELY * self.error + relative * np.abs(measured)) & (LIKELY * self.error <= rough * size)
         return close | self.untouched & (claimed == 0) & self.here
@@ -210,7 +216,7 @@ class Slopes:
         c, m, at = claimed[row, output], measured[row, output], (slice(row, row + 1), slice(output, output + 1))
         if self.analytic is not None:
             if abs(c - m) <= spread:
-                return AGREES if spread <= rough * abs(m) else UNKNOWN
+                return AGREES if spread <= rough * abs(m) and (self.here or abs(m) > SMALLEST) else UNKNOWN
             if not self.found:                                               # complex steps only: they decide
                 return DIFFERS
         suspect = self._certain(c, row, output, spread)
@@ -221,6 +227,16 @@ class Slopes:
             return DIFFERS
         return AGREES if self.analytic is None and self._agree(claimed, self.value, relative, rough)[at] else UNKNOWN
 
+    def _nearness(self):
+        """How far apart points may be that count as one (p,): far below theta's scales, and f's own."""
+        shares = [(row, found.reach.min() / self._direction(row)[1]) for row, found in self.found.items()]
+        smallest = min((share for _, share in shares), default=1.0)
+        length = NEAR * self.scales * min(1.0, 4 * smallest)
+        for row, share in shares:
+            if not isinstance(self.lines[row], np.ndarray):
+                length[self.lines[row]] = NEAR * self.scales[self.lines[row]] * min(1.0, 4 * share)
+        return np.maximum(length, 8 * self.precision.eps * np.abs(self.vector))
+
     def _scatter(self, claim, rows):
         """How much rounding there is in what is compared: {row: (q,)}, the standard deviation, over points a little
         apart, of claimed minus analytic derivatives, or, where there are none, of claimed ones a rounding apart.
@@ -229,10 +245,10 @@ class Slopes:
         """
         rng, rows = np.random.default_rng(1), np.unique(rows)
         follows = self.analytic is not None and callable(claim)
-        length = NEAR * self.scales if follows else self.precision.eps * 2 * np.abs(self.vector)
+        length = self._nearness() if follows else self.claims.eps * 2 * np.abs(self.vector)
         found = []
         for _ in range(SAMPLES):
-            x = self._rounded(self.vector + length * rng.uniform(-1, 1, self.vector.size))
+            x = self.tested.point.rounded(self.vector + length * rng.uniform(-1, 1, self.vector.size))
             claims = quiet(claim, x) if callable(claim) else claim
             step = 0.0 if self.analytic is None else quiet(self._complex_steps, x, rows)
             found.append(np.full((len(rows), self.at.size), np.nan) if np.ndim(claims) == 0 or np.ndim(step) == 1
@@ -240,3 +256,36 @@ class Slopes:
         with np.errstate(invalid="ignore"):
             spread = np.std(found, axis=0)
         return dict(zip(rows, np.where(np.isfinite(spread), spread, np.inf)))
+
+
+def rounding_of(tested, vector, at, exact_steps=True):
+    """The standard deviation (q,) of the errors of a tested function around a point where it is `at`; with those that
+    come from rounding theta, unless `exact_steps`.
+    """
+    precision, scales = PRECISIONS[tested.dtype], tested.point.scales(vector)
+    level, rng = np.abs(at) * precision.eps / 4, np.random.default_rng(0)
+    for _ in range(2):
+        w = (vector if vector.any() else scales) * rng.uniform(0.5, 1, scales.size)
+
+        def at_point(k, spacing, w=w):
+            step = tested.point.rounded(vector + spacing * w) - vector if exact_steps else spacing * w
+            return tested.near(tested.point.rounded(vector + k * step))
+
+        level = noise_level(at_point, level, precision.spacings)
+    return level
+
+
+def in_float64(tested, vector, at):
+    """(the same function in float64, its rounding in float32) for float32 code that computes in the type that it is
+    given, (None, 0.0) for other code: its rounding falls as that of float64 does, and its value stays.
+    """
+    if tested.point.dtype != np.float32:
+        return None, 0.0
+    wide, rounding = tested.wider(), rounding_of(tested, vector, at)[0]
+    value = wide.near(vector)
+    if not np.isfinite(value).all() or wide.dtype != np.float64:
+        return None, 0.0
+    apart = abs(value[0] - at[0])
+    same = apart <= max(SAME_VALUE * abs(at[0]), rounding / SAME_VALUE)
+    finer = rounding_of(wide, vector, value)[0] <= FINER * rounding
+    return (wide, max(rounding, apart)) if same and finer else (None, 0.0)

@@ -52,13 +52,13 @@ def generic(shape, dtype=np.float64, scale=1.0):
 
 
 def eighths(shape, dtype=np.float64, most=16):
-    """Arrays of integers / 8 that are not 0, at most `most` / 8 in size: sums and products of a few of them are exact."""
+    """Arrays of integers / 8 that are not 0, at most `most` / 8 in size: sums and products of a few are exact."""
     check_positive_integer("most", most)
     return _arrays(shape, lambda rng, shape: rng.integers(1, most + 1, shape) * rng.choice([-1, 1], shape) / 8, dtype)
 
 
 def away_from(shape, kinks=(0.0,), distance=0.05, dtype=np.float64, scale=1.0):
-    """Arrays none of whose entries is nearer than `distance` to a kink: for functions that have them, as a ReLU has at 0."""
+    """Arrays none of whose entries is nearer than `distance` to a kink, as a ReLU has one at 0."""
     check_finite_positive("distance", distance)
     kinks = np.asarray(kinks, dtype=np.float64)
 

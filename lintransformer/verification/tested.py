@@ -27,14 +27,24 @@ class Tested:
 
     def __init__(self, what, function, point, scalar=False):
         self.what, self.function, self.point, self.scalar = what, function, point, scalar
-        self.is_callable = callable(function)
+        self.is_callable, self.dtype = callable(function), point.dtype
+        if scalar and not self.is_callable:
+            raise InputError(f"{what} must be callable, not {type(function).__name__}")
 
     def __call__(self, vector):
         """(1,) or (p,), float64 or complex128, at theta (p,)."""
         if not self.is_callable:
+            self._note_dtype(self.function)
             return self.point.pack(self.what, self.function)
         value = points.unchanged(self.what, self.point.unpack(vector), self.function)
+        self._note_dtype(value)
         return self._number(value) if self.scalar else self.point.pack(self.what, value)
+
+    def _note_dtype(self, value):
+        """The least precise type in what was given, and in what came back."""
+        for part in value.values() if isinstance(value, dict) else [value]:
+            if getattr(part, "dtype", self.dtype) == np.float32:
+                self.dtype = np.dtype(np.float32)
 
     def wider(self):
         """The same function, given float64."""
