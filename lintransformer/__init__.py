@@ -4,7 +4,7 @@ Importing this package loads NumPy only; SciPy, matplotlib and tqdm load where t
 """
 
 from lintransformer.checks import InputError
-from lintransformer.distributions import PromptDistribution, ResponseNetwork
+from lintransformer.distributions import PromptDistribution
 from lintransformer.layers.compose import Chain, Residual, Sum
 from lintransformer.losses import CrossEntropy, SquaredError
 from lintransformer.memory import keep_freed_memory
@@ -13,6 +13,7 @@ from lintransformer.objective import Objective, gradient, predict, prompt_losses
 from lintransformer.optimizers import SGD, Adam, SignDescent, clip
 from lintransformer.prompts import Batch, GramPrompts, Prompts
 from lintransformer.random import stream
+from lintransformer.responses import ResponseNetwork
 from lintransformer.training import evaluation_batch, train
 from lintransformer.workspace import Workspace
 

@@ -6,6 +6,7 @@ tests/test_checks_random.py. Code under test is written as people write it: np.v
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def dense(rng, dtype):
     widths, B = rng.integers(1, 5, rng.integers(2, 6)), int(rng.integers(1, 51))
     x, y = normal(rng, dtype, B, widths[0]), normal(rng, dtype, B, widths[-1])
     theta = {}
-    for k, (n, m) in enumerate(zip(widths, widths[1:])):
+    for k, (n, m) in enumerate(pairwise(widths)):
         theta[f"W{k}"] = normal(rng, dtype, n, m, scale=1 / np.sqrt(n))
         theta[f"b{k}"] = normal(rng, dtype, m, scale=0.3)
     last = len(widths) - 2

@@ -1,6 +1,7 @@
 """`lintransformer verify --json`: written whole, through what is no file, never in place of it."""
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from mutants import MUTANTS, planted
 
 from lintransformer import files
 from lintransformer.cli import main
@@ -106,3 +108,52 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, capsys, monkeypatch):
     assert main([*VERIFY, "table.json"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert (tmp_path / "table.json").read_text() == "old" and os.listdir() == ["table.json"]
+
+
+def test_the_command_prints_one_table_and_writes_json(capsys, tmp_path):
+    path = tmp_path / "table.json"
+    assert main(["verify", "--model", "linear-separate-heads2-mlp", "--json", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["model", "check", "largest", "error", "tolerance", "verdict"]
+    assert all(line.endswith("pass") for line in lines[2:-2]) and "all passed" in lines[-1]
+    content = json.loads(path.read_text())
+    assert content["passed"] and len(content["rows"]) == len(lines) - 4
+    assert set(content["rows"][0]) == {"model", "check", "error", "tolerance", "passed", "detail"}
+    assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_x_stops_at_the_first_failing_model_and_names_the_entry(capsys):
+    mutant, = (mutant for mutant in MUTANTS if mutant.name == "softmax Jacobian without its rank-one part")
+    with planted(mutant):
+        assert main(["verify", "-x", "--model", "softmax"]) == 1
+    out = capsys.readouterr().out
+    models = {line.split()[0] for line in out.splitlines() if line.endswith(("pass", "FAIL"))}
+    assert models == {"softmax-block"}
+    assert re.search(r"theta\[\d+\]: yours \S+, numerical \S+ \(ratio ", out) and "Not covered: " in out
+
+
+def test_the_command_fails_with_a_planted_mistake(capsys, tmp_path):
+    mutant, = (mutant for mutant in MUTANTS if mutant.name == "softmax Jacobian without its rank-one part")
+    with planted(mutant):
+        assert main(["verify", "--model", "softmax-full-mlp-before", "--json", str(tmp_path / "a.json")]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL" in out and "FAILED: gradient" in out
+    assert not json.loads((tmp_path / "a.json").read_text())["passed"]
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--model", "quadratic"], "quadratic"), (["--json", "no-such-folder/table.json"], "no-such-folder"),
+    (["--json", "."], "'.'"), (["--fast"], "--fast")])
+def test_the_command_refuses_bad_usage(capsys, arguments, words):
+    assert main(["verify", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and words in error
+
+
+def test_a_full_disk_leaves_nothing_half_written(capsys, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["verify", "--model", "linear-block-heads2-mlp", "--json", str(tmp_path / "a.json")]) == 2
+    assert "No space left on device" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ LAYERS = [
     ["checks", "memory"],
     ["files"],
     ["random"],
-    ["prompts"],
+    ["prompts", "responses"],
     ["distributions"],
     ["layers.compose", "layers.attention", "layers.readout"],
     ["layers"],

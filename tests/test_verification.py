@@ -1,8 +1,5 @@
 """The public checks can fail, say why, and pass on every model; and `lintransformer verify` reports them."""
 
-import json
-import os
-import re
 from fractions import Fraction
 from itertools import product
 
@@ -12,7 +9,6 @@ from mutants import MUTANTS, planted
 
 import lintransformer as lt
 from lintransformer.checks import InputError
-from lintransformer.cli import main
 from lintransformer.layers.parametrization import PARTS
 from lintransformer.models.build import ATTENTIONS
 from lintransformer.models.zoo import ZOO
@@ -251,55 +247,3 @@ def test_models_are_selected_by_words():
 def test_the_exact_minimiser_of_one_layer():
     q, loss = isotropic_minimiser(lt.PromptDistribution(dimension=5, context_length=20))
     assert abs(q + 20 / 26) < 1e-15 and abs(loss - 30 / 26) < 1e-15
-
-
-# --- the command ---
-
-
-def test_the_command_prints_one_table_and_writes_json(capsys, tmp_path):
-    path = tmp_path / "table.json"
-    assert main(["verify", "--model", "linear-separate-heads2-mlp", "--json", str(path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["model", "check", "largest", "error", "tolerance", "verdict"]
-    assert all(line.endswith("pass") for line in lines[2:-2]) and "all passed" in lines[-1]
-    content = json.loads(path.read_text())
-    assert content["passed"] and len(content["rows"]) == len(lines) - 4
-    assert set(content["rows"][0]) == {"model", "check", "error", "tolerance", "passed", "detail"}
-    assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
-
-
-def test_x_stops_at_the_first_failing_model_and_names_the_entry(capsys):
-    mutant, = (mutant for mutant in MUTANTS if mutant.name == "softmax Jacobian without its rank-one part")
-    with planted(mutant):
-        assert main(["verify", "-x", "--model", "softmax"]) == 1
-    out = capsys.readouterr().out
-    models = {line.split()[0] for line in out.splitlines() if line.endswith(("pass", "FAIL"))}
-    assert models == {"softmax-block"}
-    assert re.search(r"theta\[\d+\]: yours \S+, numerical \S+ \(ratio ", out) and "Not covered: " in out
-
-
-def test_the_command_fails_with_a_planted_mistake(capsys, tmp_path):
-    mutant, = (mutant for mutant in MUTANTS if mutant.name == "softmax Jacobian without its rank-one part")
-    with planted(mutant):
-        assert main(["verify", "--model", "softmax-full-mlp-before", "--json", str(tmp_path / "a.json")]) == 1
-    out = capsys.readouterr().out
-    assert "FAIL" in out and "FAILED: gradient" in out
-    assert not json.loads((tmp_path / "a.json").read_text())["passed"]
-
-
-@pytest.mark.parametrize("arguments, words", [
-    (["--model", "quadratic"], "quadratic"), (["--json", "no-such-folder/table.json"], "no-such-folder"),
-    (["--json", "."], "'.'"), (["--fast"], "--fast")])
-def test_the_command_refuses_bad_usage(capsys, arguments, words):
-    assert main(["verify", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and words in error
-
-
-def test_a_full_disk_leaves_nothing_half_written(capsys, tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    assert main(["verify", "--model", "linear-block-heads2-mlp", "--json", str(tmp_path / "a.json")]) == 2
-    assert "No space left on device" in capsys.readouterr().err and not list(tmp_path.iterdir())

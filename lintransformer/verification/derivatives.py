@@ -1,7 +1,8 @@
 """Checks of any gradient, Hessian-vector product or backward pass against the definition of a derivative.
 
 Nothing here knows a model, nor this package: theta is an array of any shape or a dict of arrays, `f` maps it to a
-number, `gradient` to an array (or dict) like theta. derivations/11-hessian-vector-products.md, eq. 11.9-11.11, and derivations/17-checks.md.
+number, `gradient` to an array (or dict) like theta. derivations/11-hessian-vector-products.md, eq. 11.9-11.11;
+derivations/17-checks.md.
 """
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ import numpy as np
 from lintransformer.checks import InputError, check_choice, check_positive_integer
 from lintransformer.verification import points
 from lintransformer.verification.findings import Findings
+from lintransformer.verification.numerical import quiet
 from lintransformer.verification.points import Mistake, Point, numbers_array, real_array
 from lintransformer.verification.results import FAILED, Check, check_tolerance, combine
-from lintransformer.verification.numerical import quiet
 from lintransformer.verification.slopes import Slopes, in_float64
 from lintransformer.verification.tested import Tested
 
@@ -218,7 +219,9 @@ def _wider(gradient, first):
 
 
 def check_duality(model, theta, batch, tolerance=1e-12) -> Check:
-    """<pbar, forward tangent of v> = <backward of pbar, v>, output of any shape; derivations/01-notation.md, eq. 1.11."""
+    """<pbar, forward tangent of v> = <backward of pbar, v>, output of any shape.
+
+    derivations/01-notation.md, eq. 1.11."""
     rng = np.random.default_rng(0)
     output, cache = model.forward(real_array("theta", theta), batch)
     pbar, v = rng.standard_normal(np.shape(output)), rng.standard_normal(model.size)

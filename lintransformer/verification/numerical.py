@@ -1,4 +1,6 @@
-"""Derivatives along a line from values alone, each with an estimate of its error; derivations/17-checks.md, eq. 17.1-17.4.
+"""Derivatives along a line from values alone, each with an estimate of its error.
+
+derivations/17-checks.md, eq. 17.1-17.4.
 
 Conventions
 -----------

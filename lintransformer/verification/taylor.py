@@ -91,7 +91,7 @@ def _wrong_coordinates(f, point, slope, first, halvings, like):
         check = _along(f, point, v, slope, None, _steps(point, v, first, halvings), f"entry {point.entry(i)}")
         check = check["Taylor remainder R1"]
         if check.verdict != PASSED:
-            parts.append({name: check for name in like})
+            parts.append(dict.fromkeys(like, check))
     return parts
 
 
