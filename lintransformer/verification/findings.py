@@ -5,8 +5,9 @@ import numpy as np
 
 from lintransformer.verification.numerical import quiet
 from lintransformer.verification.patterns import pattern
+from lintransformer.verification.precision import PRECISIONS
 from lintransformer.verification.results import FAILED, INCONCLUSIVE, PASSED, Check
-from lintransformer.verification.slopes import AGREES, CERTAIN, DIFFERS, KINK, PRECISIONS, UNKNOWN, Slopes
+from lintransformer.verification.slopes import AGREES, CERTAIN, DIFFERS, KINK, UNKNOWN, Slopes
 
 FURTHER, TRIED = (1.0, 3.0, 8.0, 32.0), 4     # how far along an entry's line, in units of f's length; points tried
 

@@ -8,39 +8,16 @@ believed where differences do not contradict them. derivations/17-checks.md, Ste
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from lintransformer.checks import InputError
 from lintransformer.verification.numerical import SMALLEST, Line, complex_derivative, noise_level, quiet
+from lintransformer.verification.precision import PRECISIONS
 
 # What is known of an entry. UNKNOWN: the measurement at this point is too rough to tell right from wrong.
 AGREES, UNKNOWN, KINK, DIFFERS = range(4)
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What a dtype can show.
-
-    complex_step, difference : relative error of an entry that still counts as right
-    resolution : relative error up to which a measured derivative, or the rounding in it, can judge an entry
-    spacings : relative distances of the points at which noise is measured
-    """
-
-    eps: float
-    complex_step: float
-    difference: float
-    resolution: float
-    spacings: tuple
-
-
-# complex_step of float32: of claims in float32 beside complex steps in float64.
-PRECISIONS = {
-    np.dtype(np.float64): Precision(2.0**-52, 1e-12, 1e-8, 6e-7, (2.0**-40, 2.0**-30, 2.0**-20)),
-    np.dtype(np.float32): Precision(2.0**-23, 1e-5, 1e-4, 8e-3, (2.0**-20,)),
-}
 LIKELY, CERTAIN = 2.0, 20.0       # error estimates: within the one a difference may be rounding, beyond the other not
+ORDINARY = 100.0                  # roundings of the largest entry that an ordinary sum may be off by
 SCATTER, SAMPLES = 20.0, 6        # times the scatter of an entry over so many points: likewise
 SHORTEST = 2.0**-60               # of the steps around 0, in units of theta's scales
 SAME_VALUE, FINER = 1e-3, 2.0**-12 # float64 of float32 code: the same value to so much, its rounding so much finer
@@ -196,11 +173,23 @@ class Slopes:
         status[(status == AGREES) & self.kink] = KINK                        # right on one side, as the complex step is
         rows, outputs = np.nonzero((status == UNKNOWN) & np.isfinite(claimed))
         scatter = self._scatter(claim, rows) if len(rows) else None
+        ordinary = self._ordinary(measured) if len(rows) else None
         for row, output in zip(rows, outputs):
-            spread = SCATTER * scatter[row][output]
+            spread = max(SCATTER * scatter[row][output], ordinary[row, output])
             status[row, output] = self._closer(claimed, measured, row, output, spread, relative, rough)
         status[~np.isfinite(claimed)] = DIFFERS
         return status, claimed, self.value if self.analytic is None else self.analytic
+
+    def _ordinary(self, measured):
+        """The rounding of an ordinary sum (m, q), whatever the scatter says: of the largest entry of its array."""
+        largest, lines = np.zeros(measured.shape), self.lines
+        for block in self.tested.point.blocks.values():
+            if isinstance(lines[0], np.ndarray):
+                largest[:, block] = np.max(np.abs(measured[:, block]), axis=1, keepdims=True, initial=0)
+            else:
+                rows = [row for row, i in enumerate(lines) if block.start <= i < block.stop]
+                largest[rows] = np.max(np.abs(measured[rows]), initial=0)
+        return ORDINARY * self.claims.eps * np.nan_to_num(largest)
 
     def _agree(self, claimed, measured, relative, rough):
         apart = np.abs(claimed - measured)

@@ -11,8 +11,9 @@ import numpy as np
 from lintransformer.checks import InputError, check_finite_positive, check_positive_integer
 from lintransformer.verification.numerical import noise_level
 from lintransformer.verification.points import Mistake, Point
+from lintransformer.verification.precision import PRECISIONS
 from lintransformer.verification.results import FAILED, INCONCLUSIVE, PASSED, Check, combine
-from lintransformer.verification.slopes import PRECISIONS, in_float64
+from lintransformer.verification.slopes import in_float64
 from lintransformer.verification.tested import Tested
 
 ORDER_TOLERANCE = {2: 0.1, 3: 0.2}
