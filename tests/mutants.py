@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from lintransformer import losses, optimizers
 from lintransformer.diagnostics import differences, products, spectrum
 from lintransformer.distributions import GramSampler, TokenSampler
-from lintransformer.kernels import block, evaluator
+from lintransformer.kernels import block, evaluator, softmax
+from lintransformer.kernels import embedding as embedding_kernel
 from lintransformer.layers import attention, attention_tangents, embedding, gram, parametrization, readout
 from lintransformer.objective import Objective
 
@@ -60,6 +61,7 @@ Gram, ToGram = gram.GramAttention, gram.ToGram
 Token, Tangent = attention.Attention, attention_tangents.TangentAttention
 Separate, MLP, Softmax = parametrization.Parametrization, embedding.MLPEmbedding, attention.Softmax
 Kernel, Evaluator = block.BlockGramKernel, evaluator.BlockGramEvaluator
+SoftmaxLayer, EmbeddingKernel = softmax._Layer, embedding_kernel.MLPKernel
 
 MUTANTS = [
     # --- a factor ---
@@ -140,14 +142,25 @@ MUTANTS = [
            "np.add(w[:, 0], 0, out=W[:, 0])", "linear-block", FAST, "06, eq. 6.3"),
     Mutant("fast path: adjoint of S not symmetrised", Kernel._matrix_backward, "E += np.swapaxes(X, 0, 1)",
            "E += X", "linear-block", FAST, "06, eq. 6.9"),
-    Mutant("fast path: the rest of the batch dropped", Evaluator._chunks, "range(0, self.batch_size, self._chunk)",
-           "range(0, max(1, self.batch_size // self._chunk) * self._chunk, self._chunk)", "linear-block", FAST,
+    Mutant("fast path: the rest of the batch dropped", Evaluator._chunks, "range(0, self.batch_size, chunk)",
+           "range(0, max(1, self.batch_size // chunk) * chunk, chunk)", "linear-block", FAST,
            "06, eq. 6.2"),
     Mutant("fast path: value of the last chunk only", Evaluator.value_and_gradient,
            "value += float(residual @ residual)", "value = float(residual @ residual)", "linear-block", FAST,
            "06, eq. 6.2"),
-    Mutant("fast path: a float64 kernel for float32", Evaluator._kernel, "size, self.dtype", 'size, "float64"',
+    Mutant("fast path: a float64 kernel for float32", Evaluator.kernel, "size, self.dtype", 'size, "float64"',
            "linear-block", FAST, "06, eq. 6.2"),
+    Mutant("fast path: rank-one part of the softmax lost", SoftmaxLayer.backward,
+           "sigma *= -1", "sigma *= 0",
+           "softmax-block", FAST, "18, eq. 18.6"),
+    Mutant("fast path: the query forgotten as a key", SoftmaxLayer.forward, "if not self._context_only:", "if False:",
+           "softmax-block", FAST, "18, eq. 18.3"),
+    Mutant("fast path: the query's value not masked, backward", SoftmaxLayer.backward, "E[..., -1, :] = 0  ",
+           "pass  ", "softmax-full-heads2", FAST, "18, eq. 18.9"),
+    Mutant("fast path: large scores not shifted", SoftmaxLayer._exponentiate, "if not small:", "if False:",
+           "softmax-full", "softmax of large scores", "18, eq. 18.2"),
+    Mutant("fast path: ReLU of the embedding forgotten backward", EmbeddingKernel.pull, "dR *= self._active", "pass",
+           "linear-full-mlp", FAST, "09, eq. 9.3"),
     # --- precision, spectra, optimizers, prompts ---
     Mutant("float64 identity in a float32 model", Gram.forward, "np.eye(len(G), dtype=G.dtype)",
            "np.eye(len(G))", "linear-full", FLOAT32, "05, eq. 5.1"),

@@ -19,7 +19,7 @@ LAYERS = [
     ["losses"],
     ["objective"],
     ["kernels.layouts"],
-    ["kernels.block"],
+    ["kernels.chunks", "kernels.block", "kernels.softmax", "kernels.embedding"],
     ["kernels.evaluator"],
     ["models.transformer"],
     ["models.build"],

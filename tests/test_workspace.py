@@ -34,7 +34,7 @@ def test_fast_path_equals_the_reference(layers, heads, dimension, context, count
         assert abs(workspace.prompt_losses(theta, batch) - losses).max() < 1e-11 * size
 
 
-@pytest.mark.parametrize("options", [dict(attention="softmax"), dict(parametrization="full"), dict(embedding=4)])
+@pytest.mark.parametrize("options", [dict(attention="relu"), dict(attention="relu", embedding=4), dict(form="token")])
 def test_models_without_a_fast_path_use_the_reference(options):
     model, rng = lt.build_model(2, 3, **options), np.random.default_rng(0)
     theta, batch = model.init(rng), lt.PromptDistribution(3, 5).draw(rng, 4)

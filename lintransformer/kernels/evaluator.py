@@ -1,85 +1,132 @@
-"""Value, gradient and losses by the block kernel, in chunks that stay in cache, safe under threads.
+"""Value, gradient and losses by the fast paths: which weights, inputs and chunks each kernel is given.
 
-For linear attention in Gram form, block or separate parametrisation, without an embedding:
-derivations/06-block-fast-path.md. The numbers are those of the layers up to rounding.
+The numbers are those of the layers up to rounding.
 """
 from __future__ import annotations
 
-import threading
+import math
 
 import numpy as np
 
 from lintransformer.kernels.block import BlockGramKernel
+from lintransformer.kernels.chunks import ChunkedEvaluator
+from lintransformer.kernels.embedding import EmbeddedKernel, GramLayersKernel, GramOfTokens, MLPKernel
+from lintransformer.kernels.softmax import SoftmaxKernel
 
-# Larger batches go through in chunks: at most this much memory for one (d, d, c) array.
+# At most this much memory for the largest array of one layer: for one (d, d, c) array of the block kernel, and
 CHUNK_BYTES = 2_000_000
+# for one (H, c, N, N) array of softmax weights: twice the chunk is no faster, half of it a tenth slower (S1).
+WEIGHTS_BYTES = 500_000
+# Behind an embedding: the hidden units of 250 prompts stay in the second-level cache (h = 30, n = 20), and fewer do not
+# pay for the calls that a chunk makes, whatever n (measured up to n = 1000).
+EMBEDDED_PROMPTS = 250
 
 
-class BlockGramEvaluator:
-    """Evaluates f for one number of layers, parametrisation, batch size and dtype.
+class BlockGramEvaluator(ChunkedEvaluator):
+    """Linear attention in Gram form, block or separate parametrisation: derivations/06-block-fast-path.md."""
 
-    Parameters
-    ----------
-    layers : int
-    parametrization : `Parametrization`, "block" or "separate"
-    batch_size : int, B
-    dtype : `numpy.dtype`, float32 or float64
-    chunk : None or int, prompts worked on at a time (our choice by default)
+    for_every_length = True
+
+    def weights(self, theta, n):
+        P, Q = self.parametrization.matrices(self.parts(theta))
+        return P, Q / n
+
+    def gradient(self, theta, n, dP, dQ):
+        dQ /= n
+        return self.parametrization.pullback(self.parts(theta), dP, dQ).reshape(-1)
+
+    def prompts_at_once(self, n):
+        return max(64, CHUNK_BYTES // (self.parametrization.dimension**2 * self.dtype.itemsize))
+
+    def kernel(self, size, n):
+        shape = self.parametrization
+        return BlockGramKernel(self.layers, shape.heads, shape.dimension, size, self.dtype)
+
+
+class SoftmaxEvaluator(ChunkedEvaluator):
+    """Softmax attention, any parametrisation: derivations/18-softmax-fast-path.md.
+
+    context_only : bool, mask "before"
     """
 
-    def __init__(self, layers, parametrization, batch_size, dtype, chunk=None):
-        self.layers, self.parametrization, self.batch_size, self.dtype = layers, parametrization, batch_size, dtype
-        self._chunk = chunk or max(64, CHUNK_BYTES // (parametrization.dimension**2 * dtype.itemsize))
-        self._local = _Kernels()
+    reads_tokens, token_order = True, (1, 0, 2)
 
-    def value_and_gradient(self, theta, batch):
-        """f(theta) as a float and its gradient (p,), a fresh array of theta's dtype."""
-        gram, parts, (P, Q) = self._read(theta, batch)
-        dP, dQ = np.zeros_like(P), np.zeros_like(Q)
-        value = 0.0
-        for kernel, part in self._chunks():
-            residual = self._residual(kernel, P, Q, gram, part)
-            value += float(residual @ residual)
-            kernel.backward(P, Q, np.multiply(residual, 2 / self.batch_size, out=residual), dP, dQ)
-        dQ /= gram.context_length
-        return value / self.batch_size, self.parametrization.pullback(parts, dP, dQ).reshape(-1)
+    def __init__(self, context_only, *arguments):
+        super().__init__(*arguments)
+        self.context_only = context_only
 
-    def losses(self, theta, batch):
-        """The squared error of every prompt (B,), a fresh array."""
-        gram, _, (P, Q) = self._read(theta, batch)
-        residuals = [self._residual(kernel, P, Q, gram, part).copy() for kernel, part in self._chunks()]
-        return np.concatenate(residuals)**2
+    def weights(self, theta, n):
+        P, Q = self.parametrization.dense(*self.parametrization.matrices(self.parts(theta)))
+        return P / n, Q
 
-    def _read(self, theta, batch):
-        """Gram statistics, theta's parts, and the trained matrices with Q divided by n."""
-        gram = batch.gram()
-        parts = theta.reshape((self.layers,) + self.parametrization.shape)
-        P, Q = self.parametrization.matrices(parts)
-        return gram, parts, (P, Q / gram.context_length)
+    def gradient(self, theta, n, dP, dQ):
+        dP /= n
+        return self.parametrization.pullback(self.parts(theta), *self.parametrization.restrict(dP, dQ)).reshape(-1)
 
-    def _residual(self, kernel, P, Q, gram, part):
-        prediction = kernel.forward(P, Q, gram.G[part].transpose(1, 2, 0), gram.z[part].T)
-        prediction -= gram.target[part]
-        return prediction
+    def prompts_at_once(self, n):
+        return self.evenly(WEIGHTS_BYTES // (self.parametrization.heads * (n + 1) ** 2 * self.dtype.itemsize))
 
-    def _chunks(self):
-        for start in range(0, self.batch_size, self._chunk):
-            stop = min(start + self._chunk, self.batch_size)
-            yield self._kernel(stop - start), slice(start, stop)
-
-    def _kernel(self, size):
-        """One kernel for whole chunks, one for the rest of the batch."""
-        kernels, shape = self._local.by_size, self.parametrization
-        if size not in kernels:
-            kernels[size] = BlockGramKernel(self.layers, shape.heads, shape.dimension, size, self.dtype)
-        return kernels[size]
+    def kernel(self, size, n, pulls_back=False):
+        shape = self.parametrization
+        return SoftmaxKernel(self.layers, shape.heads, shape.dimension, n, size, self.dtype, self.context_only,
+                             pulls_back)
 
 
-class _Kernels(threading.local):
-    """One thread's kernels, by their number of prompts; a copy in another process starts without any."""
+class GramLayersEvaluator(ChunkedEvaluator):
+    """Linear attention in Gram form by its readable layers, in chunks: what stands behind an embedding."""
 
-    def __init__(self):
-        self.by_size = {}
+    def __init__(self, attention_layers, *arguments):
+        super().__init__(*arguments)
+        self.attention_layers = attention_layers
 
-    def __reduce__(self):
-        return _Kernels, ()
+    def weights(self, theta, n):
+        return (self.parts(theta),)
+
+    def gradient(self, theta, n, dparts):
+        return dparts.reshape(-1)
+
+    def prompts_at_once(self, n):
+        return self.batch_size                                               # the embedding has fewer
+
+    def kernel(self, size, n, pulls_back=False):
+        return GramLayersKernel(self.attention_layers, n)
+
+
+class EmbeddedEvaluator(ChunkedEvaluator):
+    """An embedding before any evaluator whose kernels pull back: derivations/09-mlp-embedding.md.
+
+    behind : `ChunkedEvaluator` for the attention part of theta, of the same batch size and dtype
+    embedding : `MLPEmbedding`
+    """
+
+    reads_tokens = True
+
+    def __init__(self, behind, embedding, chunk=None):
+        super().__init__(behind.layers, behind.parametrization, behind.batch_size, behind.dtype, chunk)
+        self.behind, self.embedding, self.token_order = behind, embedding, behind.token_order
+        self._ends = np.cumsum([math.prod(shape) for shape in embedding.shapes])[:-1]
+
+    def weights(self, theta, n):
+        W1, b1, W2, b2 = (part.reshape(shape) for part, shape in
+                          zip(np.split(self._split(theta)[1], self._ends), self.embedding.shapes))
+        first, second = np.column_stack([W1, b1]), np.column_stack([W2, b2])
+        return (*self.behind.weights(self._split(theta)[0], n), first, second)
+
+    def gradient(self, theta, n, *gradients):
+        *gradients, first, second = gradients
+        attention = self.behind.gradient(self._split(theta)[0], n, *gradients)
+        parts = (part.reshape(-1) for column in (first, second) for part in (column[:, :-1], column[:, -1]))
+        return np.concatenate([attention, *parts])
+
+    def prompts_at_once(self, n):
+        return self.evenly(min(EMBEDDED_PROMPTS, self.behind.prompts_at_once(n)))
+
+    def kernel(self, size, n):
+        behind, d = self.behind.kernel(size, n, pulls_back=True), self.parametrization.dimension
+        if not self.behind.reads_tokens:
+            behind = GramOfTokens(behind, d, n, size, self.dtype)
+        return EmbeddedKernel(MLPKernel(self.embedding.hidden, d, size * (n + 1), self.dtype), behind)
+
+    def _split(self, theta):
+        """theta's attention part, then the embedding's."""
+        return np.split(theta, [len(theta) - sum(math.prod(shape) for shape in self.embedding.shapes)])

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from lintransformer.checks import InputError, check_dtype, check_generator
-from lintransformer.kernels.evaluator import BlockGramEvaluator
+from lintransformer.kernels.evaluator import (BlockGramEvaluator, EmbeddedEvaluator, GramLayersEvaluator,
+                                              SoftmaxEvaluator)
 from lintransformer.layers.compose import Chain
 from lintransformer.layers.embedding import MEANING as EMBEDDING_MEANING
 from lintransformer.layers.gram import Gram, ToGram
@@ -43,7 +44,7 @@ class Transformer(Objective):
     def __init__(self, attention_layers, embedding, form, attention, mask):
         self.parametrization, self.layers = attention_layers[0].parametrization, len(attention_layers)
         self.embedding, self.form_name, self.attention, self.mask = embedding, form, attention, mask
-        self.init_scale = attention_layers[0].init_scale
+        self.init_scale, self.attention_layers = attention_layers[0].init_scale, attention_layers
         before = [] if embedding is None else [embedding, ToGram()] if form == "gram" else [embedding]
         super().__init__(Chain(*before, *attention_layers, ReadGram() if form == "gram" else ReadTokens()),
                          SquaredError())
@@ -139,10 +140,21 @@ class Transformer(Objective):
         return "\n".join([title, *lines])
 
     def evaluator(self, batch_size, dtype, chunk=None):
-        """The fast path (chapter 6), or None where there is none."""
-        if self.needs_tokens or self.parametrization.name == "full":
+        """The fast path (derivations/06-block-fast-path.md, 18-softmax-fast-path.md), or None where there is none.
+
+        The rule: softmax attention has one, and linear attention in Gram form, whatever stands before them; but full
+        P and Q without an embedding, token forms of linear attention and ReLU go by their layers.
+        """
+        arguments = self.layers, self.parametrization, batch_size, dtype, chunk
+        if self.attention == "softmax":
+            fast = SoftmaxEvaluator(self.mask == "before", *arguments)
+        elif self.form_name == "gram" and self.embedding is not None:
+            fast = GramLayersEvaluator(self.attention_layers, *arguments)
+        elif self.form_name == "gram" and self.parametrization.name != "full":
+            fast = BlockGramEvaluator(*arguments)
+        else:
             return None
-        return BlockGramEvaluator(self.layers, self.parametrization, batch_size, dtype, chunk)
+        return fast if self.embedding is None else EmbeddedEvaluator(fast, self.embedding, chunk)
 
     def reaches_prediction(self):
         """Which entries of theta can change the prediction (p,), by structure.

@@ -133,7 +133,7 @@ def workspace_agrees(problem):
     parts = []
     for layers, dimension in ((1, 3), (2, 3), (3, 3), (4, 3), (4, BLAS_FROM_DIMENSION)):
         model, rng = problem.row.build(layers=layers, dimension=dimension), np.random.default_rng(layers)
-        theta = 0.7 / np.sqrt(dimension) * rng.standard_normal(model.size)
+        theta = 0.3 / np.sqrt(dimension) * rng.standard_normal(model.size)
         batch = PromptDistribution(dimension, 2 * dimension).draw(rng, 5)
         expected = (*objective.value_and_gradient(model, theta, batch), objective.prompt_losses(model, theta, batch))
         for chunk, dtype in ((None, "float64"), (2, "float64"), (2, "float32")):
@@ -158,8 +158,11 @@ def large_scores(problem):
             objective.predict(problem.model, theta, problem.batch)
         gradient = objective.gradient(problem.model, theta, problem.batch)
         product = _exact_product(problem, theta, np.ones(problem.model.size))
-    finite = np.isfinite(found).all() and np.isfinite(gradient).all() and np.isfinite(product).all()
-    return Check("softmax of large scores", relative_error(found, expected) if finite else np.inf, 1e-9)
+        workspace = Workspace(problem.model, problem.batch.size)
+        fast, losses = workspace.value_and_gradient(theta, problem.batch), workspace.prompt_losses(theta, problem.batch)
+    finite = all(np.isfinite(part).all() for part in (found, gradient, product, losses, *fast))
+    error = max(relative_error(found, expected), relative_error(losses, (expected - problem.batch.target) ** 2))
+    return Check("softmax of large scores", error if finite else np.inf, 1e-9)
 
 
 def hessian_routes(problem):
