@@ -140,7 +140,7 @@ class Transformer(Objective):
         return "\n".join([title, *lines])
 
     def evaluator(self, batch_size, dtype, chunk=None):
-        """The fast path (derivations/06-block-fast-path.md, 18-softmax-fast-path.md), or None where there is none.
+        """The fast path (chapters 6, 9 and 18), or None where there is none.
 
         The rule: softmax attention has one, and linear attention in Gram form, whatever stands before them; but full
         P and Q without an embedding, token forms of linear attention and ReLU go by their layers.
