@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from small_attention import CausalAttention
 from small_images import LSTM, AveragePool, Convolution, Flatten, MeanOverTime
@@ -81,6 +81,7 @@ def backward_of(layer):
 def test_backward_is_the_derivative_of_forward(name, data):
     layer, shape = LAYERS[name]
     check = check_vjp(forward_of(layer), backward_of(layer), data.draw(arrays_of(layer, shape)))
+    assume(name in ANALYTIC or check.verdict != "inconclusive")              # a kink within reach: another point
     assert check.passed, check
     assert name not in ANALYTIC or check.name.endswith("complex"), check
 
