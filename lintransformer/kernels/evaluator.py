@@ -1,7 +1,7 @@
-"""Value, gradient and losses by the block kernel, in chunks that stay in cache, safe under threads.
+"""Value, gradient and losses by the fastest kernel, in chunks that stay in cache, safe under threads.
 
-For linear attention in Gram form, block or separate parametrisation, without an embedding:
-derivations/06-block-fast-path.md. The numbers are those of the layers up to rounding.
+For linear attention in Gram form, every parametrisation, without an embedding: derivations/06-block-fast-path.md and
+derivations/18-vectors-only.md. The numbers are those of the layers up to rounding.
 """
 from __future__ import annotations
 
@@ -10,25 +10,42 @@ import threading
 import numpy as np
 
 from lintransformer.kernels.block import BlockGramKernel
+from lintransformer.kernels.vectors import BlockVectorsKernel, FullVectorsKernel, products
 
 # Larger batches go through in chunks: at most this much memory for one (d, d, c) array.
 CHUNK_BYTES = 2_000_000
 
+# The vectors-only kernels pass G_0 over `products` times forward. That wins, measured over L = 2 to 6, d = 2 to 20 and
+# 1 to 4 heads, up to this often: derivations/18-vectors-only.md, eq. 18.10
+FULL_PRODUCTS = 3                    # times H L D, against the layers, which form A_l and G_l
+BLOCK_PRODUCTS = 2                   # times d, against `BlockGramKernel`, which forms S_l up to the last layer but two
 
-class BlockGramEvaluator:
+
+def kernel_for(parametrization, layers):
+    """The class of the fastest kernel for a stack of linear attention, or None where the layers themselves are."""
+    heads, d = parametrization.heads, parametrization.dimension
+    if parametrization.name == "full":
+        return FullVectorsKernel if products(layers, heads) <= FULL_PRODUCTS * heads * layers * (d + 1) else None
+    count = products(layers - 1, heads) // heads * (1 + 2 * heads)           # S_l on c and on every Q_h (w, x)
+    return BlockVectorsKernel if count <= BLOCK_PRODUCTS * d else BlockGramKernel
+
+
+class GramEvaluator:
     """Evaluates f for one number of layers, parametrisation, batch size and dtype.
 
     Parameters
     ----------
+    kernel : class, as of `kernel_for`
     layers : int
-    parametrization : `Parametrization`, "block" or "separate"
+    parametrization : `Parametrization`
     batch_size : int, B
     dtype : `numpy.dtype`, float32 or float64
     chunk : None or int, prompts worked on at a time (our choice by default)
     """
 
-    def __init__(self, layers, parametrization, batch_size, dtype, chunk=None):
-        self.layers, self.parametrization, self.batch_size, self.dtype = layers, parametrization, batch_size, dtype
+    def __init__(self, kernel, layers, parametrization, batch_size, dtype, chunk=None):
+        self._make, self.batch_size, self.dtype = kernel, batch_size, dtype
+        self.layers, self.parametrization = layers, parametrization
         self._chunk = chunk or max(64, CHUNK_BYTES // (parametrization.dimension**2 * dtype.itemsize))
         self._local = _Kernels()
 
@@ -71,7 +88,7 @@ class BlockGramEvaluator:
         """One kernel for whole chunks, one for the rest of the batch."""
         kernels, shape = self._local.by_size, self.parametrization
         if size not in kernels:
-            kernels[size] = BlockGramKernel(self.layers, shape.heads, shape.dimension, size, self.dtype)
+            kernels[size] = self._make(self.layers, shape.heads, shape.dimension, size, self.dtype)
         return kernels[size]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from lintransformer.checks import InputError, check_dtype, check_generator
-from lintransformer.kernels.evaluator import BlockGramEvaluator
+from lintransformer.kernels.evaluator import GramEvaluator, kernel_for
 from lintransformer.layers.compose import Chain
 from lintransformer.layers.embedding import MEANING as EMBEDDING_MEANING
 from lintransformer.layers.gram import Gram, ToGram
@@ -128,10 +128,9 @@ class Transformer(Objective):
         return "\n".join([title, *lines])
 
     def evaluator(self, batch_size, dtype, chunk=None):
-        """The fast path (chapter 6), or None where there is none."""
-        if self.needs_tokens or self.parametrization.name == "full":
-            return None
-        return BlockGramEvaluator(self.layers, self.parametrization, batch_size, dtype, chunk)
+        """The fast path (chapters 6 and 18), or None where there is none."""
+        kernel = None if self.needs_tokens else kernel_for(self.parametrization, self.layers)
+        return kernel and GramEvaluator(kernel, self.layers, self.parametrization, batch_size, dtype, chunk)
 
     def reaches_prediction(self):
         """Which entries of theta can change the prediction (p,), by structure.
