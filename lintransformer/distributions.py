@@ -143,7 +143,8 @@ class PromptDistribution:
         Where a subclass overrides `draw` or `draw_gram`, each draw is a call of these.
         """
         kind = SAMPLERS[check_choice("form of the prompts", form, SAMPLERS)]
-        return (DrawSampler if self._overrides("draw") or self._overrides("draw_gram") else kind)(self, size, dtype, form)
+        overrides = self._overrides("draw") or self._overrides("draw_gram")
+        return (DrawSampler if overrides else kind)(self, size, dtype, form)
 
     def _overrides(self, name):
         return getattr(type(self), name) is not getattr(PromptDistribution, name)
@@ -167,8 +168,9 @@ class TokenSampler:
         self.distribution, self.dtype = distribution, (dtype := check_dtype(dtype))
         size = check_positive_integer("batch size", size)
         d, n = distribution.dimension, distribution.context_length
-        self._own = callable(distribution.covariates)
-        self._normals = NormalBuffer([(d, size)] if self._own else [(d, n + 1, size), (d, size)], self.dtype)
+        self._own, self._axes = callable(distribution.covariates), distribution.covariates == "orthogonal"
+        tokens = [] if self._own or self._axes else [(d, n + 1, size)]
+        self._normals = NormalBuffer([*tokens, (d, size)], self.dtype)
         self._radius = np.empty((n + 1, size), dtype)
         self._Z, self._target = np.zeros((d + 1, n + 1, size), dtype), np.empty(size, dtype)
         self._prompts = Prompts._trusted(np.moveaxis(self._Z, -1, 0), self._target, borrowed=True)
@@ -177,7 +179,8 @@ class TokenSampler:
         check_generator(rng)
         d, (covariate_factor, task_factor) = self.distribution.dimension, self.distribution._factors
         *normals, w = self._normals.fill(rng)
-        X = self._own_covariates(rng) if self._own else self._scale_covariates(rng, normals[0])
+        X = (self._own_covariates(rng) if self._own else self._draw_axes(rng) if self._axes
+             else self._scale_covariates(rng, normals[0]))
         X = _transform(covariate_factor, X)
         w = _transform(task_factor, w)
         response = X if self.distribution.response is None else self.distribution.response(X)
@@ -194,6 +197,14 @@ class TokenSampler:
             raise InputError(f"covariates(rng, d, n + 1, B) must return an array of shape {shape}, not {X.shape}")
         return finite("covariates(rng, d, n + 1, B)", X).astype(self.dtype)
 
+    def _draw_axes(self, rng):
+        """sqrt(d) e_k with k uniform, into the tokens themselves: E x x^T = I; derivations/02-task.md, eq. 2.14."""
+        X = self._Z[:-1]
+        k = rng.integers(len(X), size=X.shape[1:], dtype=np.min_scalar_type(len(X) - 1))
+        for axis, row in enumerate(X):
+            np.multiply(k == axis, np.sqrt(len(X)), out=row, casting="same_kind")
+        return X
+
     def _fresh(self):
         self._prompts.__dict__.pop("_gram", None)                            # the cached Gram matrix is stale
         return self._prompts
@@ -202,8 +213,6 @@ class TokenSampler:
         """Normals (d, n+1, B) to covariates, in place: their directions are kept, their lengths replaced."""
         if self.distribution.covariates == "gaussian":
             return X
-        if self.distribution.covariates == "orthogonal":
-            return _nearest_axis(X)
         scale = np.einsum("dib,dib->ib", X, X, out=self._radius)
         np.divide(1, scale, out=scale)
         if self.distribution.covariates == "gamma":
@@ -274,14 +283,6 @@ class GramSampler:
 
 
 SAMPLERS = {"gram": GramSampler, "tokens": TokenSampler}
-
-
-def _nearest_axis(X):
-    """Normals (d, n+1, B) to sqrt(d) e_k, in place, with k the largest entry: uniform, and E x x^T = I as before."""
-    largest = np.argmax(X, axis=0)[None]
-    X[...] = 0
-    np.put_along_axis(X, largest, np.sqrt(len(X)), axis=0)
-    return X
 
 
 def _transform(factor, values):

@@ -19,7 +19,7 @@ LAYERS = [
     ["losses"],
     ["objective"],
     ["kernels.layouts"],
-    ["kernels.block"],
+    ["kernels.block", "kernels.vectors"],
     ["kernels.evaluator"],
     ["models.transformer"],
     ["models.build"],
