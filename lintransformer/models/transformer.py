@@ -19,6 +19,7 @@ from lintransformer.layers.parametrization import PARTS
 from lintransformer.layers.readout import ReadGram, ReadTokens
 from lintransformer.losses import SquaredError
 from lintransformer.objective import Objective, check_theta
+from lintransformer.prompts import GramPrompts, Prompts
 
 MEANING = {
     "P": "value projection P (eq. 7)",
@@ -45,6 +46,7 @@ class Transformer(Objective):
         self.embedding, self.form_name, self.attention, self.mask = embedding, form, attention, mask
         self.init_scale = attention_layers[0].init_scale
         before = [] if embedding is None else [embedding, ToGram()] if form == "gram" else [embedding]
+        self._attention_layers = list(attention_layers)
         super().__init__(Chain(*before, *attention_layers, ReadGram() if form == "gram" else ReadTokens()),
                          SquaredError())
         if embedding is not None:                                            # in theta it comes last
@@ -132,6 +134,23 @@ class Transformer(Objective):
         kernel = None if self.needs_tokens else kernel_for(self.parametrization, self.layers)
         return kernel and GramEvaluator(kernel, self.layers, self.parametrization, batch_size, dtype, chunk)
 
+    def suffixes(self, theta, batch):
+        """(objective, part, batch) of f as a function of theta[part] alone, a slice: of all of theta, and of layer l
+        and later ones only, l = 1, ..., L - 1, which read the state that the layers before them leave at theta.
+
+        For dense Hessians: derivations/19-dense-hessians.md, eq. 19.1.
+        """
+        yield self, slice(0, self.size), batch
+        if type(self) is not Transformer:                                    # a subclass may have changed anything
+            return
+        (state, target), width = self.read(batch), self.attention_size // self.layers
+        pairs = list(zip(self.model.layers, self.model.parts(self.weights(theta))))[:-2]
+        for done, (layer, weights) in enumerate(pairs, start=self.layers - len(pairs)):
+            state = layer.forward(weights, state)[0]
+            if done > 0:
+                rest = Transformer(self._attention_layers[done:], None, self.form_name, self.attention, self.mask)
+                yield rest, slice(done * width, self.attention_size), _as_batch(state, target)
+
     def reaches_prediction(self):
         """Which entries of theta can change the prediction (p,), by structure.
 
@@ -157,6 +176,13 @@ class Transformer(Objective):
             raise InputError(f"batch holds Gram statistics (GramPrompts), but {what} reads tokens: give Prompts")
         if batch.dimension != self.dimension:
             raise InputError(f"batch has dimension {batch.dimension}, but the model has dimension {self.dimension}")
+
+
+def _as_batch(state, target):
+    """The batch that a model reads as this state, a `Gram` or tokens (D, N, B)."""
+    if not isinstance(state, Gram):
+        return Prompts._trusted(np.moveaxis(state, -1, 0), target)
+    return GramPrompts._trusted(np.moveaxis(state.G, -1, 0), np.moveaxis(state.z, -1, 0), target, state.n)
 
 
 def _batch_last(array):
