@@ -236,8 +236,8 @@ class GramSampler:
         self._direct = distribution.covariates == "gaussian" and distribution.response is None
         if self._direct:
             self._factor = np.zeros((d, min(d, n), size), dtype)             # lower trapezoidal, X X^T = A A^T
-            self._below = np.tril_indices(d, -1, min(d, n))
-            self._normals = NormalBuffer([(len(self._below[0]), size), (d, size), (d, size)], self.dtype)
+            below = [(min(i, n), size) for i in range(1, d)]                 # row i of A, left of its diagonal
+            self._normals = NormalBuffer([*below, (d, size), (d, size)], self.dtype)
         else:
             self._tokens = TokenSampler(distribution, size, dtype)
         self._G, self._z = np.zeros((d + 1, d + 1, size), dtype), np.zeros((d + 1, size), dtype)
@@ -256,7 +256,7 @@ class GramSampler:
     def _draw_wishart(self, rng):
         d, G = self.distribution.dimension, self._G
         covariate_factor, task_factor = self.distribution._factors
-        below, w, x = self._normals.fill(rng)
+        *below, w, x = self._normals.fill(rng)
         A = _transform(covariate_factor, self._draw_bartlett(rng, below))
         w, x = _transform(task_factor, w), _transform(covariate_factor, x)
         np.einsum("ikb,jkb->ijb", A, A, out=G[:d, :d])                       # S = X X^T
@@ -269,7 +269,8 @@ class GramSampler:
     def _draw_bartlett(self, rng, below):
         """A (d, min(d, n), B) with A A^T ~ Wishart_d(I, n); derivations/02-task.md, eq. 2.9."""
         A, n = self._factor, self.distribution.context_length
-        A[self._below] = below
+        for i, row in enumerate(below, start=1):
+            A[i, :len(row)] = row
         for i in range(A.shape[1]):
             rng.standard_gamma((n - i) / 2, out=A[i, i], dtype=self.dtype)
         diagonal = np.einsum("iib->ib", A[:A.shape[1]])                      # a view; chi = sqrt(2 Gamma)

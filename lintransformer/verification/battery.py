@@ -149,7 +149,7 @@ def workspace_agrees(problem):
     parts = []
     for layers, dimension in ((1, 3), (2, 3), (3, 3), (4, 3), (3, BLAS_FROM_DIMENSION), (4, BLAS_FROM_DIMENSION)):
         model, rng = problem.row.build(layers=layers, dimension=dimension), np.random.default_rng(layers)
-        theta = 0.7 / np.sqrt(dimension) / model.heads * rng.standard_normal(model.size)
+        theta = 0.5 / np.sqrt(dimension) / model.heads * rng.standard_normal(model.size)
         batch = PromptDistribution(dimension, 2 * dimension).draw(rng, 5)
         expected = (*objective.value_and_gradient(model, theta, batch), objective.prompt_losses(model, theta, batch))
         for chunk, dtype in ((None, "float64"), (2, "float64"), (2, "float32")):
