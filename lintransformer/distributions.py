@@ -140,8 +140,9 @@ class TokenSampler:
         self.distribution, self.dtype = distribution, (dtype := check_dtype(dtype))
         size = check_positive_integer("batch size", size)
         d, n = distribution.dimension, distribution.context_length
-        self._own = callable(distribution.covariates)
-        self._normals = NormalBuffer([(d, size)] if self._own else [(d, n + 1, size), (d, size)], self.dtype)
+        self._own, self._axes = callable(distribution.covariates), distribution.covariates == "orthogonal"
+        tokens = [] if self._own or self._axes else [(d, n + 1, size)]
+        self._normals = NormalBuffer([*tokens, (d, size)], self.dtype)
         self._radius = np.empty((n + 1, size), dtype)
         self._Z, self._target = np.zeros((d + 1, n + 1, size), dtype), np.empty(size, dtype)
         self._prompts = Prompts._trusted(np.moveaxis(self._Z, -1, 0), self._target, borrowed=True)
@@ -150,7 +151,8 @@ class TokenSampler:
         check_generator(rng)
         d, (covariate_factor, task_factor) = self.distribution.dimension, self.distribution._factors
         *normals, w = self._normals.fill(rng)
-        X = self._own_covariates(rng) if self._own else self._scale_covariates(rng, normals[0])
+        X = (self._own_covariates(rng) if self._own else self._draw_axes(rng) if self._axes
+             else self._scale_covariates(rng, normals[0]))
         X = _transform(covariate_factor, X)
         w = _transform(task_factor, w)
         response = X if self.distribution.response is None else self.distribution.response(X)
@@ -167,6 +169,14 @@ class TokenSampler:
             raise InputError(f"covariates(rng, d, n + 1, B) must return an array of shape {shape}, not {X.shape}")
         return finite("covariates(rng, d, n + 1, B)", X).astype(self.dtype)
 
+    def _draw_axes(self, rng):
+        """sqrt(d) e_k with k uniform, into the tokens themselves: E x x^T = I; derivations/02-task.md, eq. 2.14."""
+        X = self._Z[:-1]
+        k = rng.integers(len(X), size=X.shape[1:], dtype=np.min_scalar_type(len(X) - 1))
+        for axis, row in enumerate(X):
+            np.multiply(k == axis, np.sqrt(len(X)), out=row, casting="same_kind")
+        return X
+
     def _fresh(self):
         self._prompts.__dict__.pop("_gram", None)                            # the cached Gram matrix is stale
         return self._prompts
@@ -175,8 +185,6 @@ class TokenSampler:
         """Normals (d, n+1, B) to covariates, in place: their directions are kept, their lengths replaced."""
         if self.distribution.covariates == "gaussian":
             return X
-        if self.distribution.covariates == "orthogonal":
-            return _nearest_axis(X)
         scale = np.einsum("dib,dib->ib", X, X, out=self._radius)
         np.divide(1, scale, out=scale)
         if self.distribution.covariates == "gamma":
@@ -200,8 +208,8 @@ class GramSampler:
         self._direct = distribution.covariates == "gaussian" and distribution.response is None
         if self._direct:
             self._factor = np.zeros((d, min(d, n), size), dtype)             # lower trapezoidal, X X^T = A A^T
-            self._below = np.tril_indices(d, -1, min(d, n))
-            self._normals = NormalBuffer([(len(self._below[0]), size), (d, size), (d, size)], self.dtype)
+            below = [(min(i, n), size) for i in range(1, d)]                 # row i of A, left of its diagonal
+            self._normals = NormalBuffer([*below, (d, size), (d, size)], self.dtype)
         else:
             self._tokens = TokenSampler(distribution, size, dtype)
         self._G, self._z = np.zeros((d + 1, d + 1, size), dtype), np.zeros((d + 1, size), dtype)
@@ -220,7 +228,7 @@ class GramSampler:
     def _draw_wishart(self, rng):
         d, G = self.distribution.dimension, self._G
         covariate_factor, task_factor = self.distribution._factors
-        below, w, x = self._normals.fill(rng)
+        *below, w, x = self._normals.fill(rng)
         A = _transform(covariate_factor, self._draw_bartlett(rng, below))
         w, x = _transform(task_factor, w), _transform(covariate_factor, x)
         np.einsum("ikb,jkb->ijb", A, A, out=G[:d, :d])                       # S = X X^T
@@ -233,7 +241,8 @@ class GramSampler:
     def _draw_bartlett(self, rng, below):
         """A (d, min(d, n), B) with A A^T ~ Wishart_d(I, n); derivations/02-task.md, eq. 2.9."""
         A, n = self._factor, self.distribution.context_length
-        A[self._below] = below
+        for i, row in enumerate(below, start=1):
+            A[i, :len(row)] = row
         for i in range(A.shape[1]):
             rng.standard_gamma((n - i) / 2, out=A[i, i], dtype=self.dtype)
         diagonal = np.einsum("iib->ib", A[:A.shape[1]])                      # a view; chi = sqrt(2 Gamma)
@@ -247,14 +256,6 @@ class GramSampler:
 
 
 SAMPLERS = {"gram": GramSampler, "tokens": TokenSampler}
-
-
-def _nearest_axis(X):
-    """Normals (d, n+1, B) to sqrt(d) e_k, in place, with k the largest entry: uniform, and E x x^T = I as before."""
-    largest = np.argmax(X, axis=0)[None]
-    X[...] = 0
-    np.put_along_axis(X, largest, np.sqrt(len(X)), axis=0)
-    return X
 
 
 def _transform(factor, values):

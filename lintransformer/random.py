@@ -30,13 +30,21 @@ def stream(seed, purpose):
     return np.random.Generator(np.random.SFC64(sequence))
 
 
+# How many random words are drawn at a time: 64 kB, all that a draw allocates however much it draws
+WORDS = 8192
+MAKE_WORDS = np.random.SFC64, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox   # MT19937 makes half words
+# What makes numbers of bits: integers of a dtype's size, how many bits of them to drop so that a mantissa is left, the
+# exponent of [1, 2), and what takes [1, 2) to the open interval: 1 less half a step. derivations/02-task.md, eq. 2.12
+MANTISSA = {"float32": (np.uint32, 9, 0x3f800000, 1 - 2.0**-24), "float64": (np.uint64, 12, 0x3ff << 52, 1 - 2.0**-53)}
+
+
 class NormalBuffer:
     """Standard normals in one buffer, refilled at each `fill` by Box and Muller's transform.
 
-    NumPy's logarithm, sine and cosine run on whole vectors, which in float32 is at least twice as fast as the
-    ziggurat of `Generator.standard_normal`. The uniforms then are multiples of 2^-24, so that no draw lies
-    further out than sqrt(48 log 2) = 5.8, which a normal exceeds once in 10^8. No draw is 0: a covariate's
-    direction always exists.
+    NumPy's logarithm, sine and cosine run on whole vectors, which in float32 is more than twice as fast as the
+    ziggurat of `Generator.standard_normal`. The uniforms are made of the generator's bits and lie strictly between 0
+    and 1, on a grid of 2^-23 in float32: no draw lies further out than sqrt(48 log 2) = 5.8, which a normal exceeds
+    once in 10^8, and none is 0: a covariate's direction always exists. derivations/02-task.md, eq. 2.12-2.13.
 
     Parameters
     ----------
@@ -50,26 +58,38 @@ class NormalBuffer:
 
     def __init__(self, shapes, dtype):
         sizes = [int(np.prod(shape)) for shape in shapes]
-        half = (sum(sizes) + 1) // 2
+        half = (sum(sizes) + 1) // 2                                         # they come in pairs
         self._normals, self._radius = np.empty(2 * half, dtype), np.empty(half, dtype)
-        self._below_one = np.nextafter(np.ones((), dtype), np.zeros((), dtype))
         parts = np.split(self._normals[:sum(sizes)], np.cumsum(sizes)[:-1])
         self.arrays = [part.reshape(shape) for part, shape in zip(parts, shapes)]
 
     def fill(self, rng):
         """Draw all arrays anew."""
-        uniforms, radius = self._normals, self._radius
-        rng.random(out=uniforms, dtype=uniforms.dtype)
-        cosine, angle = np.split(uniforms, 2)
-        np.subtract(1, cosine, out=radius)                                   # in (0, 1): a finite logarithm,
-        np.minimum(radius, self._below_one, out=radius)                      # and not 0
-        np.log(radius, out=radius)
+        radius, (cosine, angle) = self._radius, np.split(_open_uniforms(rng, self._normals), 2)
+        np.log(cosine, out=radius)
         radius *= -2
         np.sqrt(radius, out=radius)
-        np.maximum(angle, 1 - self._below_one, out=angle)                    # a sine that is not 0
         angle *= 2 * np.pi
         np.cos(angle, out=cosine)
         np.sin(angle, out=angle)
         cosine *= radius
-        angle *= radius
+        angle *= radius                                                      # (2.13)
         return self.arrays
+
+
+def _open_uniforms(rng, out):
+    """Fill a vector with uniforms strictly between 0 and 1: odd multiples of half a step."""
+    kind, drop, one, shift = MANTISSA[out.dtype.name]
+    bits, at_a_time = out.view(kind), WORDS * 8 // out.itemsize
+    for start in range(0, len(out), at_a_time):
+        part = bits[start:start + at_a_time]
+        np.right_shift(_words(rng, -(-part.nbytes // 8)).view(kind)[:len(part)], drop, out=part)
+    np.bitwise_or(bits, kind(one), out=bits)                                 # a number of [1, 2)
+    return np.subtract(out, out.dtype.type(shift), out=out)                  # (2.12), without any rounding
+
+
+def _words(rng, count):
+    """Random 64-bit words; as the generator makes them where it makes such: the same words in half the time."""
+    if isinstance(rng.bit_generator, MAKE_WORDS):
+        return rng.bit_generator.random_raw(count)
+    return rng.integers(0, 2**64 - 1, count, np.uint64, endpoint=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lintransformer import losses, optimizers
 from lintransformer.diagnostics import differences, products, spectrum
 from lintransformer.distributions import GramSampler, TokenSampler
-from lintransformer.kernels import block, evaluator, softmax
+from lintransformer.kernels import block, evaluator, softmax, vectors
 from lintransformer.kernels import embedding as embedding_kernel
 from lintransformer.layers import attention, attention_tangents, embedding, gram, parametrization, readout
 from lintransformer.objective import Objective
@@ -60,7 +60,7 @@ FLOAT32, IDLE = "float32 against float64", "idle parameters have derivative 0"
 Gram, ToGram = gram.GramAttention, gram.ToGram
 Token, Tangent = attention.Attention, attention_tangents.TangentAttention
 Separate, MLP, Softmax = parametrization.Parametrization, embedding.MLPEmbedding, attention.Softmax
-Kernel, Evaluator = block.BlockGramKernel, evaluator.BlockGramEvaluator
+Kernel, Evaluator = block.BlockGramKernel, evaluator.GramEvaluator
 SoftmaxLayer, EmbeddingKernel = softmax._Layer, embedding_kernel.MLPKernel
 
 MUTANTS = [
@@ -161,6 +161,29 @@ MUTANTS = [
            "softmax-full", "softmax of large scores", "18, eq. 18.2"),
     Mutant("fast path: ReLU of the embedding forgotten backward", EmbeddingKernel.pull, "dR *= self._active", "pass",
            "linear-full-mlp", FAST, "09, eq. 9.3"),
+    # --- the fast path on vectors ---
+    Mutant("vectors: residual lost", vectors._Mix.forward, "self._Y += V", "pass", "linear-full", FAST, "19, eq. 19.1"),
+    Mutant("vectors: A_l in place of its transpose", vectors._Gram.__init__, "transposed=True", "transposed=False",
+           "linear-full", FAST, "19, eq. 19.2"),
+    Mutant("vectors: row d + 1 of P read as a column", vectors.FullVectorsKernel.forward, "P[-1, :, -1].T",
+           "P[-1, :, :, -1].T", "linear-full-heads2", FAST, "19, eq. 19.3"),
+    Mutant("vectors: z lost from the response", vectors.FullVectorsKernel.forward, "y += z[-1, 0]", "pass",
+           "linear-full", FAST, "19, eq. 19.3"),
+    Mutant("vectors: residual lost, backward", vectors._Mix.backward, "self._Y += dY", "pass", "linear-full", FAST,
+           "19, eq. 19.5"),
+    Mutant("vectors: adjoint of the outer matrices lost", vectors._Mix.backward,
+           "dleft += np.dot(_flat(dY), self._U.T)", "dleft += 0 * np.dot(_flat(dY), self._U.T)", "linear-full", FAST,
+           "19, eq. 19.6"),
+    Mutant("vectors: heads and rows exchanged", vectors._VectorsKernel._start, "P.transpose(0, 2, 3, 1)",
+           "P.transpose(0, 2, 1, 3)", "linear-full-heads2", FAST, "19, eq. 19.1"),
+    Mutant("vectors: seed of a^T G b on one side only", vectors.FullVectorsKernel.backward,
+           "np.multiply(dy, self._U, out=dV[:, :H])", "dV[:, :H] = 0", "linear-full", FAST, "19, eq. 19.7"),
+    Mutant("vectors: adjoint of the last z without its response", vectors.FullVectorsKernel.backward, "dz[-1] += dy",
+           "pass", "linear-full", FAST, "19, eq. 19.7"),
+    Mutant("vectors: S dw lost from c's adjoint", vectors.BlockVectorsKernel.backward,
+           "dc[layer] += self._S[layer].backward(dV[:, :1])[:, 0]", "pass", "linear-block", FAST, "06, eq. 6.7"),
+    Mutant("vectors: Q of another head", vectors.BlockVectorsKernel.forward, "Q.sum(axis=1)", "2 * Q[:, 0]",
+           "linear-block-heads2", FAST, "06, eq. 6.2"),
     # --- precision, spectra, optimizers, prompts ---
     Mutant("float64 identity in a float32 model", Gram.forward, "np.eye(len(G), dtype=G.dtype)",
            "np.eye(len(G))", "linear-full", FLOAT32, "05, eq. 5.1"),

@@ -39,7 +39,7 @@ def test_key_depends_on_kind_version_needs_and_format(monkeypatch):
     keys = {before.key, *(toy_cells.cell(1, needs=needs).key for needs in ([two], [three], [two, three]))}
     monkeypatch.setitem(KINDS, "other", Kind(toy_cells.toy, toy_cells.seconds))
     keys.add(Cell("other", {"seed": 1}).key)
-    monkeypatch.setitem(KINDS, "toy", Kind(toy_cells.toy, toy_cells.seconds, version=2))
+    monkeypatch.setitem(KINDS, "toy", Kind(toy_cells.toy, toy_cells.seconds, version=3))
     keys.add(Cell("toy", {"seed": 1}).key)
     monkeypatch.setattr(cells, "FORMAT", 2)
     keys.add(Cell("toy", {"seed": 1}).key)

@@ -188,15 +188,40 @@ def test_streams_are_what_stored_results_rest_on():
                        "noise reference": 912621, "response": 36248, "probe": 900375}
 
 
-def test_directions_exist_even_where_a_uniform_is_zero():
-    """A uniform of exactly 0 (one in 2^24) would make a normal 0, and a direction 0 / 0."""
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bit", [0, 1])
+def test_directions_exist_whatever_the_bits(dtype, bit):
+    """A uniform of exactly 0 or 1 would make a normal infinite or 0, and a direction 0 / 0; there is none."""
 
-    class Zeros:
-        def random(self, out, dtype):
-            out[...] = 0
+    class Stuck:
+        bit_generator = None
 
-    normals, = lt.random.NormalBuffer([(4,)], np.float32).fill(Zeros())
+        def integers(self, low, high, count, kind, endpoint):
+            return np.full(count, bit * high, kind)
+
+    normals, = lt.random.NormalBuffer([(5,)], np.dtype(dtype)).fill(Stuck())
     assert np.isfinite(normals).all() and (normals != 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_bit_generator_gives_normals(dtype, monkeypatch):
+    """MT19937 makes half words: taken for whole ones, every other float32 uniform would be the same."""
+    rng = np.random.Generator(np.random.MT19937(0))
+    for numbers in lt.random.NormalBuffer([(DRAWS,), (DRAWS + 1,)], np.dtype(dtype)).fill(rng):
+        assert stats.kstest(numbers.astype(float), "norm").pvalue > 1e-4
+    fills = []
+    for known in (lt.random.MAKE_WORDS, ()):                                 # both ways to the words give the same
+        monkeypatch.setattr(lt.random, "MAKE_WORDS", known)
+        fills.append(lt.random.NormalBuffer([(DRAWS,)], np.dtype(dtype)).fill(lt.stream(0, "training"))[0])
+    assert np.array_equal(*fills)
+
+
+def test_normals_reach_into_their_tails():
+    """As many beyond 4 standard deviations as there should be, in float32 as well, whose uniforms are coarse."""
+    normals, = lt.random.NormalBuffer([(4_000_000,)], np.dtype("float32")).fill(lt.stream(0, "training"))
+    for bound in (3, 4, 4.5):
+        expected = 2 * stats.norm.sf(bound) * normals.size
+        assert abs(np.count_nonzero(abs(normals) > bound) - expected) < 5 * np.sqrt(expected)
 
 
 def test_a_sampler_never_shows_the_gram_matrix_of_an_earlier_draw():

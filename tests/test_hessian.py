@@ -16,6 +16,7 @@ from lintransformer.diagnostics.hessian import hessian
 from lintransformer.diagnostics.products import METHODS, hessian_vector_product
 from lintransformer.diagnostics.smoothness import directional_smoothness, path_smoothness
 from lintransformer.diagnostics.spectrum import WHICH, dense_spectrum, lanczos, spectral_density, tridiagonal
+from lintransformer.models.transformer import Transformer
 from lintransformer.objective import STACK_ENTRIES
 from lintransformer.verification.reference import kink_distance
 
@@ -162,7 +163,7 @@ def test_the_operator_is_its_dense_matrix(trained):
     assert H.products == model.reaches_prediction().sum() == 125
     assert np.array_equal(dense, dense.T)
     assert relative_error(dense, hessian(model, theta, batch, "exact").to_dense()) < 1e-8
-    assert relative_error(np.array(H.diagonal()), np.diag(dense)) < 1e-14
+    assert relative_error(np.array(H.diagonal()), np.diag(dense)) < 1e-9     # by the whole stack, not by suffixes
     for product in (H @ v, H.T @ v, H.H @ v, (v.T @ H).T, np.stack([H @ v[:, 0], H.matvec(v[:, 1])], 1)):
         assert relative_error(product, dense @ v) < 1e-7
     identity = scipy.sparse.linalg.aslinearoperator(np.eye(model.size))
@@ -274,3 +275,26 @@ def test_what_is_refused(call, message):
     model, theta, batch = _point()
     with pytest.raises(lt.InputError, match=message):
         call(model, theta, batch)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", [name for name in SMOOTH if name.startswith(("linear", "softmax-block"))])
+def test_dense_hessians_by_suffixes_are_the_whole_ones(name, method):
+    model, theta, batch = case(MODELS[name], layers=3)
+    H = hessian(model, theta, batch, method)
+    dense, exact = H.to_dense(), hessian_vector_product(model, theta, batch, np.eye(model.size), "exact")
+    assert np.array_equal(dense, dense.T) and H.products == model.reaches_prediction().sum()
+    assert relative_error(dense, exact) < (1e-7 if method == "difference" else 1e-11)
+
+
+def test_a_subclass_has_no_suffixes_unless_it_says_so():
+    """It may compute anything else, which the model of the remaining layers would not."""
+    class Doubled(Transformer):
+        evaluator = None
+
+        def value_and_gradient(self, theta, batch):
+            return tuple(2 * part for part in super().value_and_gradient(theta, batch))
+
+    model, theta, batch = case(MODELS["linear-block-gram"])
+    whole, model.__class__ = hessian(model, theta, batch, "difference").to_dense(), Doubled
+    assert relative_error(hessian(model, theta, batch, "difference").to_dense(), 2 * whole) < 1e-7

@@ -19,7 +19,7 @@ LAYERS = [
     ["losses"],
     ["objective"],
     ["kernels.layouts"],
-    ["kernels.chunks", "kernels.block", "kernels.softmax", "kernels.embedding"],
+    ["kernels.chunks", "kernels.block", "kernels.vectors", "kernels.softmax", "kernels.embedding"],
     ["kernels.evaluator"],
     ["models.transformer"],
     ["models.build"],

@@ -34,10 +34,12 @@ def test_fast_path_equals_the_reference(layers, heads, dimension, context, count
         assert abs(workspace.prompt_losses(theta, batch) - losses).max() < 1e-11 * size
 
 
-@pytest.mark.parametrize("options", [dict(attention="relu"), dict(attention="relu", embedding=4), dict(form="token")])
+@pytest.mark.parametrize("options", [dict(attention="relu"), dict(attention="relu", embedding=4), dict(form="token"),
+                                     dict(layers=5, parametrization="full")])
 def test_models_without_a_fast_path_use_the_reference(options):
-    model, rng = lt.build_model(2, 3, **options), np.random.default_rng(0)
+    model, rng = lt.build_model(**{"layers": 2, "dimension": 3, **options}), np.random.default_rng(0)
     theta, batch = model.init(rng), lt.PromptDistribution(3, 5).draw(rng, 4)
+    assert not lt.Workspace(model, 4).is_fast
     value, gradient = lt.Workspace(model, 4).value_and_gradient(theta, batch)
     expected_value, expected_gradient = lt.value_and_gradient(model, theta, batch)
     assert value == expected_value and np.array_equal(gradient, expected_gradient)

@@ -85,23 +85,31 @@ class HessianOperator(LinearOperator):
         return self
 
     def to_dense(self):
-        """H as an array (p, p), exactly symmetric: (H + H^T) / 2 of the columns."""
-        reaching = self._reaching()
-        dense = np.zeros(self.shape)
-        dense[np.ix_(reaching, reaching)] = self.matmat(self._units(reaching))[reaching]
-        return (dense + dense.T) / 2
+        """H as an array (p, p), exactly symmetric.
+
+        Of an objective with `suffixes(theta, batch)`, columns of a layer's parameters are computed in the model that
+        starts at that layer, rows of earlier layers follow by symmetry; derivations/20-dense-hessians.md, eq. 20.2.
+        """
+        dense, reaches = np.zeros(self.shape), reaching(self.model)
+        suffixes = getattr(self.model, "suffixes", lambda theta, batch: [(self.model, slice(None), batch)])
+        found = list(suffixes(self.theta, self.batch))
+        parts = [np.arange(len(self.theta))[part] for _, part, _ in found]
+        for k, (model, part, batch) in enumerate(found):
+            product = self._product if k == 0 else make_product(model, self.theta[part], batch, self.method,
+                                                                step=self._product.step)
+            rows, later = parts[k], parts[k + 1] if k + 1 < len(parts) else parts[k][:0]
+            columns = np.setdiff1d(rows[reaches[rows]], later)
+            self._count(len(columns))
+            Hv = product((rows == columns[:, None]).astype(float)) * reaches[rows]
+            dense[np.ix_(columns, rows)] = Hv
+            dense[np.ix_(later, columns)] = Hv[:, np.isin(rows, later)].T
+            own = np.ix_(columns, columns)
+            dense[own] = (dense[own] + dense[own].T) / 2
+        return dense
 
     def diagonal(self):
         """diag H (p,); as many products as `to_dense`, but memory for one column at a time."""
         diagonal = np.zeros(self.shape[0])
-        for i in self._reaching():
-            diagonal[i] = self.matvec(self._units([i])[:, 0])[i]
+        for i in np.flatnonzero(reaching(self.model)):
+            diagonal[i] = self.matvec(np.eye(1, len(diagonal), i)[0])[i]
         return diagonal
-
-    def _reaching(self):
-        return np.flatnonzero(reaching(self.model))
-
-    def _units(self, index):
-        units = np.zeros((self.shape[0], len(index)))
-        units[index, np.arange(len(index))] = 1
-        return units

@@ -125,11 +125,12 @@ def make_product(model, theta, batch, method=None, workspace=None, step=None, tr
         method = "complex"
     if method in (None, "difference"):
         workspace = workspace or Workspace(model, getattr(batch, "size", 1), "float64")
+        measured = step is None
         with np.errstate(all="ignore"):
             step = step or difference_step(lambda point: workspace.value_and_gradient(point, batch), theta)
         if method is None and step.error > ERROR_OF_DEFAULT and has_product(model):
             method = "exact"
-        elif step.error > NO_HESSIAN and not getattr(model, "has_kinks", False):
+        elif measured and step.error > NO_HESSIAN and not getattr(model, "has_kinks", False):
             raise InputError("the Hessian at theta cannot be had by differences: no step gives three digits (f "
                              "overflows, or rounding decides it; a diverged point)")
         else:

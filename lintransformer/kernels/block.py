@@ -31,10 +31,12 @@ class BlockGramKernel:
     ----------
     layers, heads, dimension, prompts : int
     dtype : float32 or float64
+    pulls_back : whether `backward` returns the adjoints of G and z, for an embedding that has made them
     """
 
-    def __init__(self, layers, heads, dimension, prompts, dtype):
-        self.layers, self.heads = layers, heads
+    def __init__(self, layers, heads, dimension, prompts, dtype, pulls_back=False):
+        self.layers, self.heads, self._first = layers, heads, 0 if pulls_back else 1     # whose dS is wanted
+        self.pulls_back = pulls_back
         self.use = layout_for(dimension)
 
         def empty(count, columns):
@@ -53,6 +55,9 @@ class BlockGramKernel:
         self._E, self._KT, self._X = empty(3, square)
         self._H = self.use.empty_swapped(dimension, dimension, prompts, dtype=dtype)
         self._prediction = np.empty(prompts, dtype)
+        if pulls_back:
+            self._dG = np.zeros((dimension + 1, dimension + 1, prompts), dtype)
+            self._dz = np.empty((dimension + 1, prompts), dtype)
 
     def forward(self, P, Q, G, z):
         """The predictions (c,); valid until the next call.
@@ -79,7 +84,10 @@ class BlockGramKernel:
         return np.negative(y, out=y)
 
     def backward(self, P, Q, dprediction, dP, dQ):
-        """Add the gradients of <dprediction, prediction> to dP and dQ (L, H, d, d); dQ that of Q with its 1/n."""
+        """Add the gradients of <dprediction, prediction> to dP and dQ (L, H, d, d); dQ that of Q with its 1/n.
+
+        Returns None, or (dG, dz) of the shapes of G and z if the kernel pulls back; valid until the next call.
+        """
         last, dy = self.layers - 1, -dprediction
         np.multiply(dy, self._V[:, :, 1:], out=self._dc)                     # y_L = y_0 + sum_l c_l . x_l
         np.multiply(dy, self._c, out=self._dx)
@@ -91,13 +99,24 @@ class BlockGramKernel:
                 self._vector_backward(layer, P[layer], Q[layer], dP[layer], dQ[layer])
             self._response_backward(layer)
         dQ += self.use.sum_product_transposed(self._V[:, :, :1], self._dc)[:, None]      # the same for every head
+        return self._adjoints(dy) if self.pulls_back else None
+
+    def _adjoints(self, dy):
+        """dS = E / 2; s stands in G twice, and z ends with the response slot."""
+        d, dG, dz = len(self._dz) - 1, self._dG, self._dz
+        if self.layers > 1:                                                  # else S reaches nothing, eq. 6.4
+            np.divide(self._E, 2, out=dG[:d, :d])
+        np.divide(self._dV[:, 0], 2, out=dG[:d, d])
+        dG[d, :d] = dG[:d, d]
+        dz[:d], dz[d] = self._dV[:, 1], dy
+        return dG, dz
 
     def _response_backward(self, layer):
         """Back through y' = y + c.x, w = S c + s and c = sum_h Q_h^T s; dV holds (dw, dx) and becomes (ds, dx)."""
         dV, dc = self._dV, self._dc[layer]
         if layer < self.layers - 1:
             dc += self.use.product(self._S[layer], dV[:, :1], out=self._single)
-        if layer > 0:
+        if layer >= self._first:
             dV[:, 1:] += self._dx[layer]
             dV[:, :1] += self.use.left(self._Q_sum[layer], dc, out=self._single)
 
@@ -124,7 +143,7 @@ class BlockGramKernel:
             dQ[h] += self.use.sum_product_transposed(dU, self._W[layer])
             dW += self.use.left(Q[h].T, dU, out=self._U[h])
         self._dV, self._dW = dW, dV
-        if layer > 0:                                                        # dS = sum_h dT U^T + dw c^T
+        if layer >= self._first:                                             # dS = sum_h dT U^T + dw c^T
             self._left[:, -1], self._right[:, -1] = self._dV[:, 0], self._c[layer][:, 0]
             X = self.use.product_transposed(self._left, self._right, out=self._X)
             np.add(X, np.swapaxes(X, 0, 1), out=self._E)
@@ -150,7 +169,7 @@ class BlockGramKernel:
         self.use.product_swapped(E, self._BS[layer], out=H)                  # H = dV W^T + 2 dS' B S
         H += self.use.product_transposed(self._dV, self._W[layer], out=X)
         self._dV, self._dW = self.use.transposed_product(B, self._dV, out=self._dW), self._dV
-        if layer > 0:                                                        # E becomes B^T E' B + X + X^T
+        if layer >= self._first:                                             # E becomes B^T E' B + X + X^T
             self.use.product(E, B, out=KT)
             self.use.transposed_product(B, KT, out=E)
             self.use.product_transposed(self._dV[:, :1], self._c[layer], out=X)
@@ -159,8 +178,8 @@ class BlockGramKernel:
             dQ[h] += self.use.sum_transposed_product(PS, H)
             self.use.left_transposed(Q[h], H, out=KT)                        # (H Q^T)^T
             dP[h] += self.use.sum_transposed_product(KT, S)
-            if layer > 0:
+            if layer >= self._first:
                 X += self.use.right(KT, P[h], out=PS)                        # (P^T H Q^T)^T; PS has served
-        if layer > 0:
+        if layer >= self._first:
             E += X
             E += np.swapaxes(X, 0, 1)

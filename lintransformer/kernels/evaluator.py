@@ -12,6 +12,7 @@ from lintransformer.kernels.block import BlockGramKernel
 from lintransformer.kernels.chunks import ChunkedEvaluator
 from lintransformer.kernels.embedding import EmbeddedKernel, GramLayersKernel, GramOfTokens, MLPKernel
 from lintransformer.kernels.softmax import SoftmaxKernel
+from lintransformer.kernels.vectors import BlockVectorsKernel, FullVectorsKernel, products
 
 # At most this much memory for the largest array of one layer: for one (d, d, c) array of the block kernel, and
 CHUNK_BYTES = 2_000_000
@@ -20,12 +21,32 @@ WEIGHTS_BYTES = 500_000
 # Behind an embedding: the hidden units of 250 prompts stay in the second-level cache (h = 30, n = 20), and fewer do not
 # pay for the calls that a chunk makes, whatever n (measured up to n = 1000).
 EMBEDDED_PROMPTS = 250
+# The vectors-only kernels pass G_0 over `products` times forward. That wins, measured over L = 2 to 6, d = 2 to 20 and
+# 1 to 4 heads, up to this often: derivations/19-vectors-only.md, eq. 19.10
+FULL_PRODUCTS = 3                    # times H L D, against the layers, which form A_l and G_l
+BLOCK_PRODUCTS = 2                   # times d, against `BlockGramKernel`, which forms S_l up to the last layer but two
 
 
-class BlockGramEvaluator(ChunkedEvaluator):
-    """Linear attention in Gram form, block or separate parametrisation: derivations/06-block-fast-path.md."""
+def kernel_for(parametrization, layers):
+    """The class of the fastest kernel for a stack of linear attention, or None where the layers themselves are."""
+    heads, d = parametrization.heads, parametrization.dimension
+    if parametrization.name == "full":
+        return FullVectorsKernel if products(layers, heads) <= FULL_PRODUCTS * heads * layers * (d + 1) else None
+    count = products(layers - 1, heads) // heads * (1 + 2 * heads)           # S_l on c and on every Q_h (w, x)
+    return BlockVectorsKernel if count <= BLOCK_PRODUCTS * d else BlockGramKernel
+
+
+class GramEvaluator(ChunkedEvaluator):
+    """Linear attention in Gram form: derivations/06-block-fast-path.md and derivations/19-vectors-only.md.
+
+    make : class of the kernel, as of `kernel_for`
+    """
 
     for_every_length = True
+
+    def __init__(self, make, *arguments):
+        super().__init__(*arguments)
+        self._make = make
 
     def weights(self, theta, n):
         P, Q = self.parametrization.matrices(self.parts(theta))
@@ -38,9 +59,9 @@ class BlockGramEvaluator(ChunkedEvaluator):
     def prompts_at_once(self, n):
         return max(64, CHUNK_BYTES // (self.parametrization.dimension**2 * self.dtype.itemsize))
 
-    def kernel(self, size, n):
+    def kernel(self, size, n, pulls_back=False):
         shape = self.parametrization
-        return BlockGramKernel(self.layers, shape.heads, shape.dimension, size, self.dtype)
+        return self._make(self.layers, shape.heads, shape.dimension, size, self.dtype, pulls_back)
 
 
 class SoftmaxEvaluator(ChunkedEvaluator):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from lintransformer.checks import InputError, check_dtype, check_generator
-from lintransformer.kernels.evaluator import (BlockGramEvaluator, EmbeddedEvaluator, GramLayersEvaluator,
-                                              SoftmaxEvaluator)
+from lintransformer.kernels.evaluator import (EmbeddedEvaluator, GramEvaluator, GramLayersEvaluator, SoftmaxEvaluator,
+                                              kernel_for)
 from lintransformer.layers.compose import Chain
 from lintransformer.layers.embedding import MEANING as EMBEDDING_MEANING
 from lintransformer.layers.gram import Gram, ToGram
@@ -20,6 +20,7 @@ from lintransformer.layers.parametrization import PARTS
 from lintransformer.layers.readout import ReadGram, ReadTokens
 from lintransformer.losses import SquaredError
 from lintransformer.objective import Objective, check_theta
+from lintransformer.prompts import GramPrompts, Prompts
 
 MEANING = {
     "P": "value projection P (eq. 7)",
@@ -140,21 +141,40 @@ class Transformer(Objective):
         return "\n".join([title, *lines])
 
     def evaluator(self, batch_size, dtype, chunk=None):
-        """The fast path (chapters 6, 9 and 18), or None where there is none.
+        """The fast path (chapters 6, 18 and 19), or None where there is none.
 
-        The rule: softmax attention has one, and linear attention in Gram form, whatever stands before them; but full
-        P and Q without an embedding, token forms of linear attention and ReLU go by their layers.
+        The rule: softmax attention has one, and linear attention in Gram form where `kernel_for` knows a kernel, whatever
+        stands before them; behind an embedding the layers do else, in chunks. Token forms of linear attention, ReLU,
+        and activations of a reader's own go by their layers.
         """
         arguments = self.layers, self.parametrization, batch_size, dtype, chunk
+        make = kernel_for(self.parametrization, self.layers)
         if self.attention == "softmax":
             fast = SoftmaxEvaluator(self.mask == "before", *arguments)
+        elif self.form_name == "gram" and make:
+            fast = GramEvaluator(make, *arguments)
         elif self.form_name == "gram" and self.embedding is not None:
             fast = GramLayersEvaluator(self.attention_layers, *arguments)
-        elif self.form_name == "gram" and self.parametrization.name != "full":
-            fast = BlockGramEvaluator(*arguments)
         else:
             return None
         return fast if self.embedding is None else EmbeddedEvaluator(fast, self.embedding, chunk)
+
+    def suffixes(self, theta, batch):
+        """(objective, part, batch) of f as a function of theta[part] alone, a slice: of all of theta, and of layer l
+        and later ones only, l = 1, ..., L - 1, which read the state that the layers before them leave at theta.
+
+        For dense Hessians: derivations/20-dense-hessians.md, eq. 20.1.
+        """
+        yield self, slice(0, self.size), batch
+        if type(self) is not Transformer:                                    # a subclass may have changed anything
+            return
+        (state, target), width = self.read(batch), self.attention_size // self.layers
+        pairs = list(zip(self.model.layers, self.model.parts(self.weights(theta))))[:-2]
+        for done, (layer, weights) in enumerate(pairs, start=self.layers - len(pairs)):
+            state = layer.forward(weights, state)[0]
+            if done > 0:
+                rest = Transformer(self.attention_layers[done:], None, self.form_name, self.attention, self.mask)
+                yield rest, slice(done * width, self.attention_size), _as_batch(state, target)
 
     def reaches_prediction(self):
         """Which entries of theta can change the prediction (p,), by structure.
@@ -181,6 +201,13 @@ class Transformer(Objective):
             raise InputError(f"batch holds Gram statistics (GramPrompts), but {what} reads tokens: give Prompts")
         if batch.dimension != self.dimension:
             raise InputError(f"batch has dimension {batch.dimension}, but the model has dimension {self.dimension}")
+
+
+def _as_batch(state, target):
+    """The batch that a model reads as this state, a `Gram` or tokens (D, N, B)."""
+    if not isinstance(state, Gram):
+        return Prompts._trusted(np.moveaxis(state, -1, 0), target)
+    return GramPrompts._trusted(np.moveaxis(state.G, -1, 0), np.moveaxis(state.z, -1, 0), target, state.n)
 
 
 def _batch_last(array):

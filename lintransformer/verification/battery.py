@@ -124,16 +124,16 @@ def forms_agree(problem):
 
 
 def workspace_agrees(problem):
-    """The training loop's fast path against the reference, wherever it takes another form: by depth and by d.
+    """The training loop's fast path against the reference, wherever it takes another form or kernel: by depth and by d.
 
     Five prompts in chunks of two: a part of a chunk is left over. In float32 it must compute in float32.
     """
     if not Workspace(problem.model, problem.batch.size).is_fast:
         return []
     parts = []
-    for layers, dimension in ((1, 3), (2, 3), (3, 3), (4, 3), (4, BLAS_FROM_DIMENSION)):
+    for layers, dimension in ((1, 3), (2, 3), (3, 3), (4, 3), (3, BLAS_FROM_DIMENSION), (4, BLAS_FROM_DIMENSION)):
         model, rng = problem.row.build(layers=layers, dimension=dimension), np.random.default_rng(layers)
-        theta = 0.3 / np.sqrt(dimension) * rng.standard_normal(model.size)
+        theta = 0.3 / np.sqrt(dimension) / model.heads * rng.standard_normal(model.size)
         batch = PromptDistribution(dimension, 2 * dimension).draw(rng, 5)
         expected = (*objective.value_and_gradient(model, theta, batch), objective.prompt_losses(model, theta, batch))
         for chunk, dtype in ((None, "float64"), (2, "float64"), (2, "float32")):
