@@ -134,7 +134,7 @@ MUTANTS = [
     Mutant("differences across kinks by default", products.chosen_method, 'return method or "exact"', "return method",
            "relu-block", "H v, the default against exact", "11, eq. 11.9"),
     Mutant("difference step 100 times too long", differences._balanced, "float(np.clip(", "100 * float(np.clip(",
-           "softmax-full", "H v, difference against exact", "11, eq. 11.10"),
+           "relu-block", "H v, difference against exact", "11, eq. 11.10"),
     # --- the fast path ---
     Mutant("fast path: w's part of c's adjoint lost", Kernel._response_backward,
            "if layer < self.layers - 1:", "if False:", "linear-block", FAST, "06, eq. 6.7"),

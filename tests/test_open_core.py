@@ -155,7 +155,7 @@ class Squared:
 
 def test_attention_of_ones_own():
     model = lt.build_model(1, 2, attention=Squared(), parametrization="full")
-    assert model.form_name == "token" and model.attention == "Squared"
+    assert model.form_name == "token" and model.attention == "Squared()"
     rng = np.random.default_rng(0)
     theta = np.abs(model.init(rng)) * 5
     batch = lt.Prompts(np.abs(lt.PromptDistribution(2, 3).draw(rng, 4).Z), np.ones(4))

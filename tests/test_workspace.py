@@ -61,7 +61,7 @@ def test_every_chunk_counts_and_the_rest_too(count, chunk):
     model = lt.build_model(2, dimension, init_scale=0.2 if chunk else 0.02)
     theta, batch = model.init(np.random.default_rng(0)), _batch(dimension, count)
     workspace = lt.Workspace(model, count, chunk=chunk)
-    assert chunk or workspace._fast._chunk == 625
+    assert chunk or workspace._fast.prompts_at_once(6) == 625
     value, gradient = workspace.value_and_gradient(theta, batch)
     parts = [lt.value_and_gradient(model, theta, batch.take([i])) for i in range(0, count, 1 if chunk else 100)]
     expected_value, expected_gradient = lt.value_and_gradient(model, theta, batch)

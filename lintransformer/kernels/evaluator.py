@@ -44,8 +44,8 @@ class GramEvaluator(ChunkedEvaluator):
 
     for_every_length = True
 
-    def __init__(self, make, *arguments):
-        super().__init__(*arguments)
+    def __init__(self, make, layers, parametrization, batch_size, dtype, chunk=None):
+        super().__init__(layers, parametrization, batch_size, dtype, chunk)
         self._make = make
 
     def weights(self, theta, n):

@@ -61,5 +61,5 @@ def _activation(attention, mask):
                              f"{attention!r} has no {missing[0]}")
         if mask == "before":
             raise InputError("mask 'before' is for attention by name: an activation of your own masks by itself")
-        return attention, type(attention).__name__
+        return attention, f"{type(attention).__name__}()"               # no name that an attention of ours has
     return ATTENTIONS[check_choice("attention", attention, ATTENTIONS)](mask == "before"), attention
