@@ -144,8 +144,8 @@ class Transformer(Objective):
         """The fast path (chapters 6, 18 and 19), or None where there is none.
 
         The rule: softmax attention has one, and linear attention in Gram form where `kernel_for` knows a kernel, with
-        an embedding before it or without; behind an embedding the layers serve otherwise, in chunks. Token forms of linear
-        attention, ReLU, and activations of a reader's own go by their layers.
+        an embedding before it or without; behind an embedding the layers serve otherwise, in chunks. Token forms of
+        linear attention, ReLU, and activations of a reader's own go by their layers.
         """
         arguments = self.layers, self.parametrization, batch_size, dtype, chunk
         make = kernel_for(self.parametrization, self.layers)
