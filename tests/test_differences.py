@@ -104,7 +104,7 @@ def test_the_default_is_exact_for_any_number_of_prompts_at_true_size(size):
 
 
 def test_the_measured_error_is_the_error():
-    """To a factor of 20, as stated: nothing is known of a direction but along the one that was tried."""
+    """To a factor of 40, as stated: nothing is known of a direction but along the one that was tried."""
     for place in ("linear-block-gram", "linear-full-heads2-gram",
                   "softmax-full-token"):
         for seed in range(4):
@@ -112,7 +112,7 @@ def test_the_measured_error_is_the_error():
             H = lt.hessian(model, theta, batch, "difference")
             exact = lt.hessian(model, theta, batch, "exact").to_dense()
             error = abs(H.to_dense() - exact).max() / abs(exact).max()
-            assert error < 20 * H._product.step.error < 1e-6
+            assert error < 40 * H._product.step.error < 1e-6
 
 
 @given(st.floats(-6, 6), st.floats(-12, 12))

@@ -19,7 +19,7 @@ SAFETY = 2                                   # other directions may have larger 
 
 
 class Step(NamedTuple):
-    """h, and the error that D(h) then has, relative to the largest entry of D: an estimate, to a factor of 20."""
+    """h, and the error that D(h) then has, relative to the largest entry of D: an estimate, to a factor of 40."""
 
     h: float
     error: float
