@@ -61,9 +61,9 @@ def fill(folder):
 
 
 def contents(folder):
-    """Everything in a folder, and when it was last changed."""
-    return {str(path): (status.st_mode, status.st_size, status.st_mtime_ns) for path in folder.rglob("*")
-            for status in [path.lstat()]}
+    """Everything in a folder, and when its files were last changed; but for locks, which may come and go."""
+    return {str(path): (status.st_mode, not path.is_dir() and (status.st_size, status.st_mtime_ns))
+            for path in folder.rglob("*") if path.name != ".lock" for status in [path.lstat()]}
 
 
 def odd(rng, option):
