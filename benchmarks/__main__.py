@@ -64,7 +64,7 @@ def records_for_bars(keys, effort):
         yield from suite.timings([CASES[name] for name in names], keys, [figure], effort)
     for case in CASES.values():
         yield from suite.peak_memory(case, ["ours"])
-    yield suite.allocation(CASES["S1"])
+        yield suite.allocation(case)
     yield from suite.growth("n", ["ours"], effort, quick=True)
 
 
@@ -73,27 +73,31 @@ def announce(record):
     if record["kind"] in ("timing", "growth"):
         where = record["case"] if record["kind"] == "timing" else f"{record['axis']} = {record['value']}"
         _, _, unit, scale = measure.FIGURES[record["figure"]]
-        text = f"{where:10} {record['figure']:9} {record['peer']:9} {scale * record['median']:10.4g} {unit}"
+        text = f"{where:10} {record['figure']:9} {record['peer']:18} {scale * record['median']:10.4g} {unit}"
     elif record["kind"] == "left out":
-        text = f"{record['case']:10} {record['figure']:9} {record['peer']:9} left out: {record['why']}"
+        text = f"{record['case']:10} {record['figure']:9} {record['peer']:18} left out: {record['why']}"
     elif record["kind"] == "agreement":
         errors = ", ".join(f"{peer} {error:.0e}" for peer, error in record["errors"].items())
         text = f"{record['case']:10} gradients agree with ours: {errors}"
     else:
         megabytes = record["bytes"] / bars.MB
-        text = f"{record['case']:10} {record['kind']:9} {record['peer']:9} {megabytes:10.4g} MB"
+        text = f"{record['case']:10} {record['kind']:9} {record['peer']:18} {megabytes:10.4g} MB"
     print(text, file=sys.stderr, flush=True)
 
 
 def run(options):
     effort = effort_of(options)
-    keys, lacking = suite.available(options.peers)
-    for key, needs in lacking.items():
-        print(f"skipped: {peers.NAMES[key]}, because {needs} is not here", file=sys.stderr)
-    found = results.Results(results.about(sys.argv[1:], effort, lacking))
+    found = results.Results(results.about(sys.argv[1:], effort))
+    print(f"BLAS: {'; '.join(found.about['machine']['blas'])}", file=sys.stderr)
+    if found.about["coretype"]:
+        print(f"warning: OPENBLAS_CORETYPE={found.about['coretype']} chooses our BLAS kernel; without it OpenBLAS takes"
+              " the processor's own", file=sys.stderr)
     load = found.about["load_before"]
     if load > 0.5:
         print(f"warning: the machine is busy (load {load:.1f}); seconds will be too long", file=sys.stderr)
+    keys, found.about["missing"] = suite.available(options.peers)           # compiles: after the load was taken
+    for key, why in found.about["missing"].items():
+        print(f"skipped: {peers.NAMES[key]}: {why}", file=sys.stderr)
     options.out.mkdir(parents=True, exist_ok=True)
     for record in records_for_bars(keys, effort) if options.check else records(options, keys, effort):
         announce(record)

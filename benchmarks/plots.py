@@ -5,11 +5,16 @@ from benchmarks import peers
 from benchmarks.measure import FIGURES
 from lintransformer.paper.store import write_file
 
-# Okabe and Ito's colours, and a marker each, so that the peers can be told apart in print too.
+# Okabe and Ito's colours, one a library and compiler; token form filled, Gram form hollow; a marker each, so that
+# the peers can be told apart in print too.
 LOOKS = {
     "torch": {"color": "#D55E00", "marker": "s"},
+    "torch-compile": {"color": "#CC79A7", "marker": "P"},
     "jax": {"color": "#E69F00", "marker": "^"},
-    "jax-gram": {"color": "#009E73", "marker": "D"},
+    "torch-gram": {"color": "#D55E00", "marker": "s", "markerfacecolor": "white"},
+    "torch-compile-gram": {"color": "#CC79A7", "marker": "P", "markerfacecolor": "white"},
+    "jax-gram": {"color": "#009E73", "marker": "D", "markerfacecolor": "white"},
+    "jax-scan-gram": {"color": "#56B4E9", "marker": "v", "markerfacecolor": "white"},
     "native": {"color": "#000000", "marker": "x"},
     "ours": {"color": "#0072B2", "marker": "o"},
 }
@@ -98,7 +103,7 @@ def _plain_numbers(axis):
 def _legend(drawing, panels):
     shown = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
     order = [name for name in peers.NAMES.values() if name in shown]
-    drawing.legend([shown[name] for name in order], order, loc="outside lower center", ncols=len(order),
+    drawing.legend([shown[name] for name in order], order, loc="outside lower center", ncols=min(len(order), 3),
                    frameon=False)
 
 

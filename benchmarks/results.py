@@ -44,7 +44,7 @@ class Results:
         write_file(folder / "results.md", markdown(self))
 
 
-def about(arguments, effort, lacking):
+def about(arguments, effort):
     """Versions, machine, load and arguments of this run."""
     installed = {}
     for name in ("torch", "jax", "jaxlib"):
@@ -54,7 +54,8 @@ def about(arguments, effort, lacking):
             installed[name] = None
     return {"versions": {**versions(), **installed}, "machine": machine(), "compiler": peers.compiler() and
             os.path.basename(peers.compiler()), "load_before": os.getloadavg()[0], "arguments": arguments,
-            "rounds": effort.rounds, "sample_seconds": effort.sample_seconds, "missing": lacking}
+            "rounds": effort.rounds, "sample_seconds": effort.sample_seconds,
+            "coretype": os.environ.get("OPENBLAS_CORETYPE")}
 
 
 def markdown(results):
@@ -62,8 +63,8 @@ def markdown(results):
     known = results.about
     parts = ["# Benchmarks", _setting(known)]
     if known.get("missing"):
-        parts.append("Skipped: " + "; ".join(f"{peers.NAMES[key]} ({needs} is not here)"
-                                             for key, needs in known["missing"].items()) + ".")
+        parts.append("Skipped: " + "; ".join(f"{peers.NAMES[key]} ({why})"
+                                             for key, why in known["missing"].items()) + ".")
     for figure, (title, _, unit, scale) in FIGURES.items():
         parts += _timing_table(results, figure, f"{title[0].upper()}{title[1:]}", unit, scale)
     parts += _memory_table(results) + _growth_tables(results) + _left_out(results) + _bar_table(results)
@@ -73,7 +74,9 @@ def markdown(results):
 def _setting(known):
     found = ", ".join(f"{name} {version}" for name, version in known["versions"].items()
                       if version and name in ("python", "numpy", "torch", "jax"))
+    chosen = f" (chosen by OPENBLAS_CORETYPE={known['coretype']})" if known.get("coretype") else ""
     return (f"{known['machine']['processor']}, {known['machine']['cores']} cores, one thread each; {found}; "
+            f"BLAS {'; '.join(known['machine']['blas'])}{chosen}; "
             f"load before the run {known['load_before']:.1f}. Float32, except our Hessian (float64). Medians "
             f"over {known['rounds']} rounds (fewer of slow calls), the peers taking turns; quartiles in "
             "brackets; in italics how many times the seconds of ours.")

@@ -4,10 +4,9 @@ from contextlib import ExitStack
 from benchmarks import measure, peers
 from benchmarks.cases import CASES
 from benchmarks.peers import layout
-from benchmarks.worker import Worker
+from benchmarks.worker import Worker, WorkerError
 
 MEMORY_STEPS = 20
-TOKEN_FORMS = ("torch", "jax")
 TOKEN_BYTES = 1.5e9                  # token forms are left out where their scores alone would need more
 
 # axis: (name in Case, values, values of the quick run)
@@ -20,9 +19,21 @@ AXES = {
 
 
 def available(keys):
-    """(peers that can run, {peer: what it lacks})."""
-    lacking = {key: peers.missing(key) for key in keys}
-    return [key for key in keys if not lacking[key]], {key: needs for key, needs in lacking.items() if needs}
+    """(peers that can run, {peer: why it cannot})."""
+    failing = {key: why_not(key) for key in keys}
+    return [key for key in keys if not failing[key]], {key: why for key, why in failing.items() if why}
+
+
+def why_not(key):
+    """Why a peer cannot run here, or None: something is not installed, or does not compile."""
+    if peers.missing(key):
+        return f"{peers.missing(key)} is not here"
+    try:
+        with Worker(key) as worker:
+            worker.check()
+    except WorkerError as error:
+        return str(error).splitlines()[0].removeprefix(f"{key}: ")
+    return None
 
 
 def timings(cases, keys, figures, effort):
@@ -82,7 +93,7 @@ def growth(axis, keys, effort, quick=False):
     field, values, few = AXES[axis]
     stopped = dict.fromkeys(keys)
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(key)) for key in keys if key != "native"]
+        workers = [stack.enter_context(Worker(key)) for key in keys if peers.supports(key, CASES["S1"], "step")]
         for value in few if quick else values:
             case = CASES["S1"].with_(**{field: value})
             taking_part = []
@@ -102,6 +113,6 @@ def growth(axis, keys, effort, quick=False):
 def reason_to_stop(peer, case):
     """Why a token form cannot be run at this size, or None."""
     scores = case.layers * case.heads * case.batch_size * (case.context_length + 1) ** 2 * 4
-    if peer in TOKEN_FORMS and scores > TOKEN_BYTES:
+    if peer in peers.TOKENS and scores > TOKEN_BYTES:
         return f"the score matrices of its {case.layers} layers would take {scores / 1e9:.1f} GB"
     return None

@@ -16,11 +16,13 @@ import numpy as np
 from benchmarks import cases, peers
 from benchmarks.peers import layout
 
-# Read when BLAS, OpenMP and XLA are loaded, hence set before the workers start. NPROC is XLA's thread pool.
+# Read when BLAS, OpenMP and XLA are loaded, hence set before the workers start. NPROC is XLA's thread pool;
+# TORCHINDUCTOR_COMPILE_THREADS = 1 compiles in the worker itself, which leaves no idle processes behind.
 ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), "1"),
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 
 
@@ -71,15 +73,23 @@ class Servant:
     def __init__(self, peer):
         self.module = peers.load(peer)
 
+    def check(self):
+        """Raise if the peer cannot run on this machine although it is installed."""
+        getattr(self.module, "check", lambda: None)()
+
     def prepare(self, case):
         """Build the peer's runner for a case."""
         self.runner = self.module.Runner(case)
 
     def time(self, figure, count):
-        """(wall seconds, CPU seconds of all threads) of `count` calls, or of one `noise` of `count` draws."""
-        function = getattr(self.runner, figure)
+        """(wall seconds, CPU seconds of all threads) of `count` calls, or of one `noise` of `count` draws.
+
+        A peer that has `steps(count)` makes its `count` steps in one call.
+        """
+        at_once = getattr(self.runner, {"noise": "noise", "step": "steps"}.get(figure, ""), None)
+        function = at_once or getattr(self.runner, figure)
         wall, cpu = time.perf_counter(), time.process_time()
-        if figure == "noise":
+        if at_once:
             function(count)
         else:
             for _ in range(count):

@@ -2,7 +2,7 @@
 
 The other implementations are written from the paper's formulas, not from this package's code, so that
 agreement means something. Each module has `value_and_gradient(theta, Z, target, case)` and a `Runner(case)`
-with one method for each figure it supports.
+with one method for each figure it supports; optionally `check()`, which raises if the peer cannot run here.
 """
 import importlib
 import importlib.util
@@ -10,20 +10,31 @@ import os
 import shutil
 
 # key: (module, what it needs, whether that is here); the order is that of tables and plots
+_torch, _jax = (lambda: importlib.util.find_spec("torch")), (lambda: importlib.util.find_spec("jax"))
 PEERS = {
-    "torch": ("torch_literal", "PyTorch", lambda: importlib.util.find_spec("torch")),
-    "jax": ("jax_literal", "JAX", lambda: importlib.util.find_spec("jax")),
-    "jax-gram": ("jax_gram", "JAX", lambda: importlib.util.find_spec("jax")),
+    "torch": ("torch_literal", "PyTorch", _torch),
+    "torch-compile": ("torch_compile", "PyTorch", _torch),
+    "jax": ("jax_literal", "JAX", _jax),
+    "torch-gram": ("torch_gram", "PyTorch", _torch),
+    "torch-compile-gram": ("torch_compile_gram", "PyTorch", _torch),
+    "jax-gram": ("jax_gram", "JAX", _jax),
+    "jax-scan-gram": ("jax_scan_gram", "JAX", _jax),
     "native": ("native", "a C compiler", lambda: compiler()),
     "ours": ("ours", "NumPy", lambda: True),
 }
 NAMES = {
     "torch": "PyTorch eager, token form",
+    "torch-compile": "torch.compile, token form",
     "jax": "jax.jit, token form",
+    "torch-gram": "PyTorch eager, Gram form",
+    "torch-compile-gram": "torch.compile, Gram form",
     "jax-gram": "jax.jit, Gram form",
+    "jax-scan-gram": "jax.jit over many steps, Gram form",
     "native": "C, Gram form",
     "ours": "ours (NumPy)",
 }
+TOKENS = ("torch", "torch-compile", "jax")               # token form; all others need linear attention or are ours
+GRAM = ("torch-gram", "torch-compile-gram", "jax-gram", "jax-scan-gram")
 
 
 def compiler():
@@ -43,8 +54,10 @@ def supports(key, case, figure):
     if key == "native":              # the gradient of one head of linear attention with block matrices
         model = case.attention, case.parametrization, case.heads, case.embedding
         return figure == "gradient" and model == ("linear", "block", 1, None)
-    if key == "jax-gram" and case.attention != "linear":
+    if key in GRAM and case.attention != "linear":
         return False                 # softmax and ReLU have no Gram form
+    if key == "jax-scan-gram":
+        return figure == "step"      # its gradient is that of jax-gram
     return figure != "hessian" or key in ("torch", "ours")
 
 

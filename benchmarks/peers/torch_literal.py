@@ -4,6 +4,8 @@ Conventions beyond the paper are the authors': an activation acts over all n+1 t
 S_ij = z_i^T Q z_j, then M = diag(I_n, 0) masks the query token as a key, then the sum over keys is divided
 by n.
 """
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -91,7 +93,7 @@ def random_teacher(case):
     return lambda X: last.weight @ torch.relu(first.weight @ X + first.bias[:, None]) + last.bias[:, None]
 
 
-def value_and_gradient(theta, Z, target, case):
+def value_and_gradient(theta, Z, target, case, loss=loss):
     """Loss and gradient by autodiff, in the dtype of theta; NumPy in, NumPy out."""
     theta = torch.tensor(theta, requires_grad=True)
     as_theta = lambda array: torch.as_tensor(array, dtype=theta.dtype)
@@ -108,27 +110,31 @@ def hessian(theta, Z, target, case):
 
 
 class Runner:
-    """What is timed: theta in one tensor, torch's own Adam and clipping, float32, one thread."""
+    """What is timed: theta in one tensor, torch's own Adam and clipping, float32, one thread.
 
-    def __init__(self, case, seed=0):
+    For any pair of `loss(theta, *batch, case)` and `draw(case, teacher)`.
+    """
+
+    def __init__(self, case, seed=0, loss=loss, draw=draw):
         torch.set_num_threads(1)
         torch.manual_seed(seed)
-        self.case, self.teacher = case, random_teacher(case)
+        self.case = case
+        self._loss, self._draw = partial(loss, case=case), partial(draw, case, random_teacher(case))
         self.theta = torch.nn.Parameter(case.init_scale * torch.randn(layout.size(case)))
         self.optimizer = torch.optim.AdamW(
             [self.theta], lr=case.learning_rate, betas=(0.9, 0.9), eps=1e-8, weight_decay=0.0)
-        self.batch = draw(case, self.teacher)
+        self.batch = self._draw()
 
     def step(self):
         """Draw, gradient, clip, Adam."""
         self.optimizer.zero_grad()
-        loss(self.theta, *draw(self.case, self.teacher), self.case).backward()
+        self._loss(self.theta, *self._draw()).backward()
         torch.nn.utils.clip_grad_norm_([self.theta], self.case.clip_threshold)
         self.optimizer.step()
 
     def gradient(self):
         """Loss and gradient on a fixed batch."""
-        return torch.autograd.grad(loss(self.theta, *self.batch, self.case), self.theta)
+        return torch.autograd.grad(self._loss(self.theta, *self.batch), self.theta)
 
     def hessian(self):
         """Dense Hessian on a fixed batch."""
@@ -139,6 +145,6 @@ class Runner:
         centre, = self.gradient()
         norms = []
         for _ in range(draws):
-            at, = torch.autograd.grad(loss(self.theta, *draw(self.case, self.teacher), self.case), self.theta)
+            at, = torch.autograd.grad(self._loss(self.theta, *self._draw()), self.theta)
             norms.append(torch.linalg.vector_norm(at - centre).item())
         return np.array(norms)
