@@ -17,7 +17,7 @@ def test_python_blocks_run_in_order():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     namespace = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
+        exec(compile(block, "<README.md>", "exec"), namespace)
     assert len(blocks) == 4 and namespace["gradient"].shape == (150,)
     namespace["test_dense"]()
     pytest_file, = (block for block in blocks if "def test_dense" in block)
@@ -28,7 +28,7 @@ def test_the_worked_example_of_a_new_layer_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     namespace = {}
     for block in blocks:
-        exec(compile(block, "CONTRIBUTING.md", "exec"), namespace)
+        exec(compile(block, "<CONTRIBUTING.md>", "exec"), namespace)
     assert len(blocks) == 4 and namespace["rows"]
 
 
