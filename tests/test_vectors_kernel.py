@@ -120,8 +120,7 @@ def test_a_step_allocates_little(options):
     sampler = lt.PromptDistribution(model.dimension).sampler(1000, np.float32)
     workspace, rng = lt.Workspace(model, 1000, "float32"), np.random.default_rng(0)
     theta = model.init(rng, np.float32)
-    batch = sampler.draw(rng)
-    workspace.value_and_gradient(theta, batch)
+    workspace.value_and_gradient(theta, sampler.draw(rng))
     tracemalloc.start()
     for _ in range(3):
         tracemalloc.reset_peak()
@@ -129,7 +128,8 @@ def test_a_step_allocates_little(options):
         workspace.value_and_gradient(theta, sampler.draw(rng))
         allocated = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
-    assert allocated < batch.G.nbytes                        # no array with an entry for every G
+    buffers = 0 if np.lib.NumpyVersion(np.__version__) >= "2.4.0" else 10_000  # einsum's were larger
+    assert allocated < 100_000 + buffers
 
 
 @every_kernel
