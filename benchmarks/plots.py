@@ -72,6 +72,10 @@ def growth(results):
             if mine:
                 _dots(panel, [record["value"] for record in mine], mine, 1e3, key)
         panel.set(xscale="log", yscale="log", xlabel=AXIS_TITLES[axis])
+        low, high = panel.get_ylim()
+        if high < 4 * low:                                   # else noise of a percent would look like a trend
+            middle = (low * high) ** 0.5
+            panel.set_ylim(middle / 2, middle * 2)
         _plain_numbers(panel.xaxis)
         _plain_numbers(panel.yaxis)
     panels[0].set_ylabel("ms for one training step (Setting 1)")

@@ -25,15 +25,6 @@ def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(lintransformer.__file__).parent.parent))    # for subprocesses
 
 
-@pytest.fixture
-def toy(monkeypatch):
-    """Register figures of toy cells: ``toy(name, cells)``; returns the command that runs one."""
-    def register(name, cells):
-        monkeypatch.setitem(figures.FIGURES, name, toy_cells.figure(name, cells))
-        return ["run", name, "--formats", "svg", "--out", "out"]
-    return register
-
-
 def manifest():
     return json.loads(Path("out/manifest.json").read_text())
 

@@ -15,7 +15,6 @@ import pytest
 import toy_cells
 
 from lintransformer.cli import main
-from lintransformer.paper import figures
 from lintransformer.paper.store import Store
 
 HERE = Path(__file__).parent
@@ -25,15 +24,6 @@ SMOKE = ["run", "fig2", "--preset", "smoke", "--settings", "S1", "--steps", "6",
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def toy(monkeypatch):
-    """Register figures of toy cells: ``toy(name, cells)``; returns the command that runs one."""
-    def register(name, cells):
-        monkeypatch.setitem(figures.FIGURES, name, toy_cells.figure(name, cells))
-        return ["run", name, "--formats", "svg", "--out", "out"]
-    return register
 
 
 def contents(folder, pattern):

@@ -9,7 +9,6 @@ import toy_cells
 from results_folders import at
 
 from lintransformer.cli import main
-from lintransformer.paper import figures
 from lintransformer.paper.files import is_sealed
 
 # What no run writes into a manifest, and how it is named.
@@ -38,15 +37,6 @@ WRONG_ENTRIES = {
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def toy(monkeypatch):
-    """Register figures of toy cells: ``toy(name, cells)``; returns the command that runs one."""
-    def register(name, cells):
-        monkeypatch.setitem(figures.FIGURES, name, toy_cells.figure(name, cells))
-        return ["run", name, "--formats", "svg", "--out", "out"]
-    return register
 
 
 def contents(folder, pattern):
